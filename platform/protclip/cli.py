@@ -1,0 +1,208 @@
+"""The command line: one command per job, the same functions as the scripts in `jobs/`.
+
+What a user can rely on: the last line on stdout is one JSON object with what was made, everything else
+goes to stderr; a mistake is one message and an exit code (see `errors.py`), never a traceback.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from protclip import __version__
+from protclip.cluster.errors import user_error
+from protclip.config import schema
+from protclip.config.help import help_text
+from protclip.config.load import dump_yaml, load_config
+from protclip.errors import ConfigError
+
+NOISY = ("ray", "mlflow", "alembic", "botocore", "httpx", "transformers")
+INTERRUPTED = 130
+VERSION = f"protclip {__version__}\n"
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One job.
+
+    Attributes:
+        schema: Its configuration.
+        summary: What it does, in a sentence.
+        run: Does it; takes the configuration and the file it came from, imports what it needs itself.
+    """
+
+    schema: type[schema.Config]
+    summary: str
+    run: Callable[[Any, Path | None], Result]
+
+
+def _prepare(config: schema.PrepareConfig, _: Path | None) -> Result:
+    from protclip.cluster.prepare import prepare
+
+    return prepare(config)
+
+
+def _sample(config: schema.SampleConfig, _: Path | None) -> Result:
+    from protclip.cluster.sample import sample
+
+    return sample(config)
+
+
+def _pretrain(config: schema.PretrainConfig, _: Path | None) -> Result:
+    from protclip.cluster.pretrain import pretrain
+
+    return pretrain(config)
+
+
+def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
+    from protclip.cluster.evaluate import run_benchmarks
+
+    # Benchmarks lie beside the folder of suites: conf/suites/smoke.yaml, conf/benchmarks/*.yaml.
+    return run_benchmarks(config, conf_dir=Path("conf") if file is None else file.absolute().parents[1])
+
+
+def _synthesize(config: schema.SynthesizeConfig, _: Path | None) -> Result:
+    from protclip.data.synthetic import write_sample
+
+    return write_sample(config.output, config.num_reviewed, config.num_unreviewed, config.seed)
+
+
+def _quickstart(config: schema.QuickstartConfig, _: Path | None) -> Result:
+    from protclip.cluster.quickstart import quickstart
+
+    return quickstart(config)
+
+
+COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        schema.QuickstartConfig,
+        "The whole path at small scale: make a sample, prepare, sample, pre-train, evaluate.",
+        _quickstart,
+    ),
+    "synthesize": Command(
+        schema.SynthesizeConfig, "Write a made sample of UniProtKB flat files.", _synthesize
+    ),
+    "prepare": Command(
+        schema.PrepareConfig,
+        "Read UniProtKB files and store their entries by confidence and coverage.",
+        _prepare,
+    ),
+    "sample": Command(
+        schema.SampleConfig,
+        "Draw pairs by property-driven sampling, tokenise, shuffle and split them.",
+        _sample,
+    ),
+    "pretrain": Command(
+        schema.PretrainConfig,
+        "Pre-train ProtCLIP on pairs; submitted again, continues its run.",
+        _pretrain,
+    ),
+    "benchmark": Command(schema.SuiteConfig, "Evaluate a checkpoint on a suite of benchmarks.", _benchmark),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def run_job(name: str, argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code; an unknown exception is a bug and passes through.
+
+    Args:
+        name: A key of `COMMANDS`.
+        argv: Options and overrides, see `--help`.
+    """
+    try:
+        _run(f"protclip {name}", COMMANDS[name], argv)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        known = user_error(error)
+        if known is None:
+            raise
+        sys.stderr.write("error: " + str(known).replace("\n", "\n       ") + "\n")
+        return known.exit_code
+    return 0
+
+
+def _run(program: str, command: Command, argv: Sequence[str]) -> None:
+    """Parses the command line and does what it asks."""
+    parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_intermixed_args(argv)
+    if args.help:
+        sys.stdout.write(help_text(program, command.summary, command.schema))
+        return
+    if args.version:
+        sys.stdout.write(VERSION)
+        return
+    config = load_config(command.schema, args.config, args.overrides)
+    if args.dry_run:
+        sys.stderr.write(dump_yaml(config))
+        result: Result = {"dry_run": True, "config": config.model_dump(mode="json")}
+    else:
+        with _logging_to_stderr(args.verbose), _stdout_to_stderr():
+            result = command.run(config, args.config)
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+@contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+    """Time, level and message on stderr; chatty libraries from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Sends what anything writes to file descriptor 1 to stderr, also Ray and C libraries."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`protclip COMMAND …`; returns the exit code."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in COMMANDS:
+        return run_job(name, rest)
+    if name == "--version":
+        sys.stdout.write(VERSION)
+        return 0
+    if name in {"-h", "--help"}:
+        rows = "".join(f"  {key:<12}{command.summary}\n" for key, command in COMMANDS.items())
+        sys.stdout.write(f"Usage: protclip COMMAND [--config FILE] [key=value …]\n\n{rows}\n")
+        sys.stdout.write("protclip COMMAND --help lists the keys of a command.\n")
+        return 0
+    sys.stderr.write(f"error: unknown command {name!r}; the commands are {', '.join(COMMANDS)}\n")
+    return ConfigError.exit_code

@@ -1,0 +1,1 @@
+"""The jobs on Ray: the only package that imports it."""

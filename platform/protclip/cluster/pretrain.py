@@ -1,0 +1,236 @@
+"""Pre-training on Ray Train: checks on the driver, workers around the Ray-free loop, one MLflow run."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict
+
+import ray
+import ray.train
+import torch
+from ray.actor import ActorHandle
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from protclip import checkpoint, parallel, storage
+from protclip.cluster.progress import progress_line
+from protclip.cluster.session import connect, has_gpu
+from protclip.config.schema import PretrainConfig
+from protclip.data.manifest import TOKENIZER_NAME, PairsManifest
+from protclip.data.tokenizer import TextTokenizer
+from protclip.errors import CheckpointError, ConfigError, DataError
+from protclip.model.weights import TEXT_PRESETS
+from protclip.tracking.base import NullTracker, Tracker
+from protclip.tracking.mlflow import attach, flatten, log_checkpoint_model, open_run
+from protclip.training.loop import Resume, train
+
+log = logging.getLogger(__name__)
+
+RESUMABLE_KEYS = ("train.max_steps", "train.log_every", "train.valid_", "train.checkpoint_every")
+RESUMABLE_KEYS += ("train.keep_checkpoints", "scaling.", "tracking.", "run.", "data")
+"""Keys a continued run may change; `data` is held against the manifest's digest instead."""
+
+
+class WorkerConfig(TypedDict):
+    """What the driver hands to every worker."""
+
+    config: dict[str, object]
+    run_id: str | None
+    board: ActorHandle
+
+
+def pretrain(config: PretrainConfig) -> dict[str, object]:
+    """Trains ProtCLIP and remembers the run.
+
+    Submitting the same `run.name` and `run.storage` again continues from the newest checkpoint.
+
+    Returns:
+        URIs of run and checkpoint, steps, final metrics and the MLflow run id.
+
+    Raises:
+        ConfigError: The configuration contradicts the data or the run to be continued.
+        DataError: The pairs or the storage cannot be used.
+        CheckpointError: The newest checkpoint is damaged.
+    """
+    manifest = check_data(config)
+    run_uri = storage.join(config.run.storage, config.run.name)
+    storage.write_bytes(storage.join(run_uri, ".writable"), b"")
+    previous = _newest(run_uri)
+    if previous:
+        check_resume(config, *previous)
+    connect(min_cpus=int(config.scaling.num_workers * config.scaling.cpus_per_worker))
+    tracker = open_run(
+        config.tracking,
+        config.run.name,
+        run_id=previous[0].run_id if previous else None,
+        tags={"job": "pretrain", "data_manifest": PairsManifest.digest(config.data), "data": config.data},
+    )
+    status = "FAILED"
+    try:
+        tracker.log_params(flatten(config))
+        _log_data(tracker, config.data, manifest)
+        result = _fit(config, tracker.run_id)
+        uri = checkpoint.resolve(run_uri)
+        tracker.set_tags({"checkpoint": uri})
+        log_checkpoint_model(tracker, uri)
+        status = "FINISHED"
+    finally:
+        tracker.close(status)
+    return {
+        "run": run_uri,
+        "checkpoint": uri,
+        "steps": config.train.max_steps,
+        "metrics": {k: v for k, v in (result.metrics or {}).items() if k.startswith("valid/")},
+        "run_id": tracker.run_id,
+    }
+
+
+def check_data(config: PretrainConfig) -> PairsManifest:
+    """Holds the configuration against the pairs, before any worker starts.
+
+    Raises:
+        DataError: There are no such pairs, or too few.
+        ConfigError: The text encoder reads another tokenizer's tokens.
+    """
+    manifest = PairsManifest.load(config.data)
+    rows = manifest.splits["train"].rows
+    if rows < config.train.global_batch:
+        raise DataError(
+            f"{config.data}: {rows} training pairs are fewer than train.global_batch="
+            f"{config.train.global_batch}; lower it or sample more pairs"
+        )
+    source = config.model.text.source
+    if (
+        source not in TEXT_PRESETS
+        and TextTokenizer.load(source).fingerprint != manifest.tokenizer.fingerprint
+    ):
+        raise ConfigError(
+            f"{config.data} was tokenised with {manifest.tokenizer.source!r}, but model.text.source={source!r} "
+            f"reads another vocabulary; run sample_data again with tokenizer={source}"
+        )
+    made = TextTokenizer.from_json(storage.read_bytes(storage.join(config.data, TOKENIZER_NAME)).decode())
+    if made.fingerprint != manifest.tokenizer.fingerprint:
+        raise DataError(
+            f"{config.data}: {TOKENIZER_NAME} is not the tokenizer the manifest names; run sample_data again"
+        )
+    return manifest
+
+
+def check_resume(config: PretrainConfig, meta: checkpoint.Meta, previous: PretrainConfig) -> None:
+    """Refuses to continue a run with settings that would make it another run.
+
+    Raises:
+        ConfigError: Keys differ that may not, or the data is another.
+    """
+    before, now = flatten(previous), flatten(config)
+    differing = [
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(RESUMABLE_KEYS)
+    ]
+    if PairsManifest.digest(config.data) != meta.data_manifest:
+        differing.append(f"data: the pairs at {config.data} are not those the run was trained on")
+    if differing:
+        raise ConfigError(
+            f"run {config.run.name!r} exists with other settings; choose another run.name or undo: "
+            + "; ".join(differing)
+        )
+
+
+def _newest(run_uri: str) -> tuple[checkpoint.Meta, PretrainConfig] | None:
+    """What the newest checkpoint of a run says, None for a new run."""
+    try:
+        uri = checkpoint.resolve(run_uri)
+    except CheckpointError:
+        return None
+    return checkpoint.peek(uri)
+
+
+def _log_data(tracker: Tracker, data: str, manifest: PairsManifest) -> None:
+    """Puts what the run is trained on beside its curves: the manifest and the sampling picture."""
+    tracker.log_text(manifest.model_dump_json(indent=2), "data/manifest.json")
+    with storage.local_directory(data) as directory:
+        for name in ("sampling.png", "sampling.md"):
+            if (directory / name).is_file():
+                tracker.log_file(directory / name, "data")
+
+
+def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
+    """Runs the workers to the end."""
+    scaling, run = config.scaling, config.run
+    use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
+    filesystem, path = storage.filesystem(run.storage)
+    with progress_line(config.train.max_steps, run.name) as board:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=WorkerConfig(config=config.model_dump(mode="json"), run_id=run_id, board=board),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=scaling.num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+            ),
+            run_config=ray.train.RunConfig(
+                name=run.name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.train.keep_checkpoints),
+            ),
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        )
+        return trainer.fit()
+
+
+def _worker(given: WorkerConfig) -> None:
+    """One rank: resume if there is something to resume from, then the loop."""
+    config = PretrainConfig.model_validate(given["config"])
+    use_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+    if not use_gpu:
+        torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
+    tracker = NullTracker() if parallel.rank() else attach(config.tracking, given["run_id"])
+    try:
+        with _resume() as resume:
+            train(config, _Reporter(tracker, given["board"]), device, resume=resume, run_id=given["run_id"])
+    finally:
+        tracker.flush()
+
+
+@contextmanager
+def _resume() -> Iterator[Resume | None]:
+    """The checkpoint Ray Train would have this worker continue from, as a local directory."""
+    found = ray.train.get_checkpoint()
+    if found is None:
+        yield None
+        return
+    with found.as_directory() as directory:
+        yield Resume(Path(directory), found.path)
+
+
+class _Reporter:
+    """Rank 0 tracks and shows; all ranks meet at checkpoints."""
+
+    def __init__(self, tracker: Tracker, board: ActorHandle) -> None:
+        self._tracker = tracker
+        self._board = board
+
+    def metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Sends numbers to the tracker."""
+        self._tracker.log_metrics(metrics, step)
+
+    def progress(self, step: int, text: str) -> None:
+        """Moves the driver's progress line."""
+        if parallel.rank() == 0:
+            self._board.post.remote(step, text)
+
+    def save(self, write: Callable[[Path], None], metrics: dict[str, float], step: int) -> None:
+        """Writes on rank 0 and hands the directory to Ray Train, which stores it under the run."""
+        name = f"step-{step:08d}"
+        if parallel.rank():
+            ray.train.report(metrics, checkpoint_dir_name=name)
+            return
+        with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
+            write(Path(directory))
+            stored = ray.train.Checkpoint.from_directory(directory)
+            ray.train.report(metrics | {"step": step}, stored, checkpoint_dir_name=name)

@@ -1,0 +1,66 @@
+"""A progress line on the driver for work that goes on in a worker."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.actor import ActorHandle
+from tqdm import tqdm
+
+POLL_S = 0.5
+LINE_EVERY_S = 15.0
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Holds the latest step and text; workers write, the driver reads."""
+
+    def __init__(self) -> None:
+        self._state = (0, "")
+
+    def post(self, step: int, text: str) -> None:
+        """Replaces what is shown."""
+        self._state = step, text
+
+    def read(self) -> tuple[int, str]:
+        """The latest step and text."""
+        return self._state
+
+
+@contextmanager
+def progress_line(total: int, description: str) -> Iterator[ActorHandle]:
+    """Shows a bar of `total` steps while the block runs.
+
+    On a terminal the bar moves; in a log a line is written every few seconds.
+
+    Yields:
+        The board workers post to: `board.post.remote(step, text)`.
+    """
+    board = ProgressBoard.remote()
+    done = threading.Event()
+    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY_S
+    bar = tqdm(
+        total=total, desc=description, unit="step", dynamic_ncols=True, mininterval=interval, file=sys.stderr
+    )
+
+    def show() -> None:
+        step, text = ray.get(board.read.remote())
+        bar.set_postfix_str(text, refresh=False)
+        bar.update(step - bar.n)
+
+    def poll() -> None:
+        while not done.wait(POLL_S):
+            show()
+
+    thread = threading.Thread(target=poll, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join()
+        show()
+        bar.close()
+        ray.kill(board)

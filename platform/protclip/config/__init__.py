@@ -1,0 +1,1 @@
+"""Configuration: one frozen schema per job, loaded from YAML with overrides."""

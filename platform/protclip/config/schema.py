@@ -1,0 +1,321 @@
+"""What can be configured: one frozen model per job.
+
+Every field's description is what `--help` prints. Values marked [P] are the paper's, [R] the
+authors' code's, [D] ours (see `docs/fidelity.md`).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from protclip.records import Property
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """Base of every section: unknown keys are errors, values are finite and never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrackingConfig(Config):
+    """Where the run is remembered."""
+
+    enabled: bool = Field(default=True, description="log to MLflow")
+    uri: str | None = Field(
+        default=None,
+        description="MLflow tracking URI; default MLFLOW_TRACKING_URI, else a SQLite file in outputs/",
+    )
+    experiment: str = Field(default="protclip", description="MLflow experiment")
+
+
+class PrepareConfig(Config):
+    """UniProtKB files to strata (`protclip prepare`)."""
+
+    inputs: tuple[str, ...] = Field(
+        min_length=1, description="UniProtKB files or directories, local or s3://, comma-separated"
+    )
+    output: str = Field(description="URI of the strata to write")
+    format: Literal["auto", "flat", "xml", "tsv", "json", "protanno"] = Field(
+        default="auto", description="input format; auto decides per file by name and content"
+    )
+    release: str | None = Field(default=None, description="UniProt release the inputs belong to")
+    missing_confidence: Annotated[int, Field(ge=1, le=5)] | None = Field(
+        default=5,
+        description="level for entries that state no protein existence; null rejects them",
+    )
+    max_rejected_share: Share = Field(
+        default=0.05, description="stop with an error when more than this share of the entries is rejected"
+    )
+    block_mb: Count = Field(default=64, description="decompressed MB one parser task takes")
+    rows_per_file: Count = Field(default=500_000, description="most rows of one output file of a key range")
+    overwrite: bool = Field(default=False, description="replace an output that is already there")
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class ExponentsConfig(Config):
+    """Exponents of the sampling factors; 0 switches a factor off."""
+
+    confidence: float = Field(default=-3.0, description="exponent of C, 1 best to 5 worst [P]")
+    coverage: float = Field(default=0.5, description="exponent of R = properties present / 4 [P]")
+
+
+class SampleConfig(Config):
+    """Strata to shuffled, tokenised pairs by property-driven sampling (`protclip sample`)."""
+
+    source: str = Field(description="URI of the strata")
+    output: str = Field(description="URI of the pairs to write")
+    seed: int = Field(default=0, ge=0, description="seed of selection, split and order")
+    target_pairs: Count | None = Field(
+        default=None, description="expected number of pairs; scales all rates, null keeps them as they are"
+    )
+    exponents: ExponentsConfig = ExponentsConfig()
+    max_confidence: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=3, description="strata with a worse (higher) C are discarded [P]"
+    )
+    min_coverage: Annotated[int, Field(ge=1, le=4)] = Field(
+        default=3, description="strata with fewer properties are discarded [P]"
+    )
+    keep_reviewed: bool = Field(default=True, description="keep every Swiss-Prot entry, sample TrEMBL [R]")
+    evidence: Literal["strip", "keep"] = Field(
+        default="strip", description="evidence tags and PubMed references in the texts"
+    )
+    tokenizer: str = Field(
+        default="builtin",
+        description="text tokenizer: builtin, a directory with tokenizer.json or vocab.txt, or a hub name",
+    )
+    max_text_tokens: Count = Field(default=510, description="most tokens kept of one property text")
+    valid_share: Share = Field(default=0.05, description="share of the pairs held out for validation")
+    test_share: Share = Field(default=0.05, description="share of the pairs held out for benchmarks")
+    rows_per_shard: Count = Field(default=200_000, description="most rows of one output file")
+    row_group_rows: Count = Field(default=1024, description="rows training reads at once")
+    overwrite: bool = Field(default=False, description="replace an output that is already there")
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _split_leaves_training_data(self) -> Self:
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError("valid_share + test_share leave nothing to train on; keep their sum under 1")
+        return self
+
+
+class ProteinEncoderConfig(Config):
+    """The protein tower."""
+
+    source: str = Field(
+        default="esm2_t33_650M_UR50D",
+        description="architecture preset, a fair-esm .pt file, or a Hugging Face directory or name",
+    )
+    trainable: bool = Field(default=True, description="train the encoder [R]")
+    max_tokens: Annotated[int, Field(ge=3)] = Field(
+        default=1024, description="most residue tokens, <cls> and <eos> included [P]"
+    )
+    checkpointing: bool = Field(default=False, description="recompute activations per layer to save memory")
+
+
+class TextEncoderConfig(Config):
+    """The biotext tower."""
+
+    source: str = Field(
+        default="microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+        description="architecture preset (bert-tiny), or a Hugging Face directory or name",
+    )
+    trainable: bool = Field(default=False, description="train the encoder; frozen by default [R]")
+    max_tokens: Annotated[int, Field(ge=3)] = Field(
+        default=512, description="most biotext tokens, [CLS] and [SEP] included [P]"
+    )
+
+
+class ModelConfig(Config):
+    """ProtCLIP's architecture."""
+
+    protein: ProteinEncoderConfig = ProteinEncoderConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    projection_dim: Count = Field(default=512, description="width of the shared space [R]")
+    num_prototypes: Count = Field(default=512, description="size of PDA's prototype bank [R]")
+    fusion_heads: Count = Field(default=8, description="heads of BSR's cross-attention [D]")
+
+
+Theta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PdaConfig(Config):
+    """Property-grouped dynamic segment alignment."""
+
+    weight: Weight = Field(default=1.0, description="weight of the PDA loss [P]")
+    theta: Theta | dict[Property, Theta] = Field(
+        default=0.3, description="similarity threshold, one number or one per property [P]"
+    )
+    gumbel_temperature: Annotated[float, Field(gt=0)] = Field(
+        default=0.9, description="temperature of the prototype mixture [R]"
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        default=0.1, description="initial contrastive temperature [R]"
+    )
+
+    @model_validator(mode="after")
+    def _theta_for_every_property(self) -> Self:
+        if isinstance(self.theta, dict) and set(self.theta) != set(Property):
+            missing = ", ".join(p for p in Property if p not in self.theta)
+            raise ValueError(f"theta given per property must name all four; missing: {missing}")
+        return self
+
+    @property
+    def thetas(self) -> tuple[float, ...]:
+        """θ of each property, in biotext order."""
+        if isinstance(self.theta, dict):
+            return tuple(self.theta[p] for p in Property)
+        return (self.theta,) * len(Property)
+
+
+class LossConfig(Config):
+    """L = gc·L_GC + bsr·L_BSR + mlm·L_MLM + pda.weight·L_PDA (paper: λ1 = bsr, λ2 = mlm)."""
+
+    gc: Weight = Field(default=1.0, description="weight of the global contrastive loss [P]")
+    bsr: Weight = Field(default=0.7, description="weight λ1 of segment reconstruction [P]")
+    mlm: Weight = Field(default=0.3, description="weight λ2 of masked-residue modelling [P]")
+    pda: PdaConfig = PdaConfig()
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        default=0.07, description="initial temperature of the global contrastive loss [P]"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not any((self.gc, self.bsr, self.mlm, self.pda.weight)):
+            raise ValueError("every loss weight is 0; give at least one of gc, bsr, mlm, pda.weight")
+        return self
+
+
+class MaskingConfig(Config):
+    """Which residues are hidden."""
+
+    mlm_rate: Share = Field(default=0.15, description="share of residues masked one by one [P]")
+    segment_rate: Share = Field(default=0.15, description="share of residues masked in segments [P]")
+    segment_min: Count = Field(default=5, description="shortest masked segment [P]")
+    segment_max: Count = Field(default=10, description="longest masked segment [P]")
+
+    @model_validator(mode="after")
+    def _segment_bounds_in_order(self) -> Self:
+        if self.segment_min > self.segment_max:
+            raise ValueError("segment_min is above segment_max; swap them")
+        return self
+
+
+class OptimConfig(Config):
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-5, description="peak learning rate [P]")
+    encoder_lr_factor: Weight = Field(
+        default=0.1, description="factor on lr for both encoders; intended by [R], applied here"
+    )
+    weight_decay: Weight = Field(default=0.0, description="decoupled weight decay of matrices [P]")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="Adam's moment decays")
+    eps: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="Adam's epsilon")
+    warmup_share: Share = Field(default=0.03, description="share of the steps spent warming up [P]")
+    final_lr_share: Share = Field(default=0.0, description="learning rate at the last step over the peak")
+    clip_norm: Annotated[float, Field(gt=0)] = Field(default=1.0, description="gradient norm limit [D]")
+
+
+class TrainConfig(Config):
+    """The loop."""
+
+    global_batch: Count = Field(default=2048, description="pairs per step over all workers [P]")
+    max_steps: Count = Field(default=10_000, description="optimisation steps")
+    seed: int = Field(default=0, ge=0, description="seed of weights, masks and order")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="bf16 autocast with fp32 weights on CUDA; auto: bf16 on CUDA, else fp32"
+    )
+    log_every: Count = Field(default=10, description="steps between logged metrics")
+    valid_every: Count = Field(default=500, description="steps between validations")
+    valid_pairs: Count = Field(default=2048, description="most validation pairs used")
+    checkpoint_every: Count = Field(default=500, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(default=2, description="newest checkpoints kept")
+
+
+class RunConfig(Config):
+    """Name and place of a run."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name; submitting the same name and storage again continues the run",
+    )
+    storage: str = Field(default="outputs/runs", description="URI under which runs keep their checkpoints")
+
+
+class ScalingConfig(Config):
+    """Ray Train workers."""
+
+    num_workers: Count = Field(default=1, description="data-parallel workers")
+    use_gpu: bool | None = Field(
+        default=None, description="one GPU per worker; null: when the cluster has GPUs"
+    )
+    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1, description="CPUs reserved per worker")
+    max_failures: int = Field(
+        default=3, ge=-1, description="worker failures recovered from; -1 for any number"
+    )
+
+
+class PretrainConfig(Config):
+    """Pre-training (`protclip pretrain`)."""
+
+    data: str = Field(description="URI of the pairs")
+    run: RunConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    masking: MaskingConfig = MaskingConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _batch_splits_evenly(self) -> Self:
+        batch, workers = self.train.global_batch, self.scaling.num_workers
+        if batch % workers:
+            raise ValueError(
+                f"train.global_batch={batch} does not divide among scaling.num_workers={workers}; "
+                f"use a multiple, for example {-(-batch // workers) * workers}"
+            )
+        return self
+
+
+class SuiteConfig(Config):
+    """Benchmarks to run on a checkpoint (`protclip benchmark`)."""
+
+    benchmarks: tuple[str, ...] = Field(
+        min_length=1, description="names of files in conf/benchmarks, comma-separated"
+    )
+    checkpoint: str = Field(description="URI of a checkpoint or of a run, whose newest one is used")
+    output: str = Field(description="directory for the report and the per-benchmark results")
+    data_root: str = Field(default="data/benchmarks", description="URI under which benchmark data lies")
+    pairs: str | None = Field(
+        default=None, description="pairs for held-out retrieval; default those of the checkpoint"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, description="seeds, comma-separated; results are mean and deviation"
+    )
+    batch_size: Count = Field(default=64, description="sequences embedded at once")
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class SynthesizeConfig(Config):
+    """A made sample of UniProtKB with something to learn in it (`protclip synthesize`)."""
+
+    output: str = Field(description="directory or URI to write the files to")
+    num_reviewed: Count = Field(default=3000, description="entries of the reviewed section (Swiss-Prot)")
+    num_unreviewed: Count = Field(default=6000, description="entries of the unreviewed section (TrEMBL)")
+    seed: int = Field(default=0, ge=0, description="seed; the same seed writes the same bytes")
+
+
+class QuickstartConfig(Config):
+    """The whole path on a made sample (`protclip quickstart`)."""
+
+    output: str = Field(default="outputs/quickstart", description="directory for everything that is made")
+    seed: int = Field(default=0, ge=0, description="seed of the sample, the weights and the order")
+    num_workers: Count = Field(default=2, description="data-parallel workers")
+    max_steps: Count | None = Field(
+        default=None, description="optimisation steps; null keeps those of conf/pretrain/quickstart.yaml"
+    )

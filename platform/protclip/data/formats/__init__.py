@@ -1,0 +1,1 @@
+"""One module per input format, each turning the bytes of one entry into a `ProteinRecord`."""

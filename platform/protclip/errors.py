@@ -1,0 +1,41 @@
+"""Errors that a user can act on, and the exit code each one gives a job.
+
+A message says what is wrong, where, and what to do about it; the command line prints the message
+alone, never a traceback.
+"""
+
+
+class ProtclipError(Exception):
+    """Base of every error that is the user's to mend."""
+
+    exit_code = 1
+
+
+class ConfigError(ProtclipError, ValueError):
+    """A configuration key, value or file is wrong."""
+
+    exit_code = 2
+
+
+class DataError(ProtclipError, ValueError):
+    """An input file or a data set cannot be read, written or trusted."""
+
+    exit_code = 3
+
+
+class CheckpointError(ProtclipError, ValueError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+    exit_code = 4
+
+
+class BenchmarkError(ProtclipError, ValueError):
+    """A benchmark's specification or data is wrong."""
+
+    exit_code = 5
+
+
+class TrackingError(ProtclipError):
+    """The tracking server refused a request before the work began."""
+
+    exit_code = 6

@@ -1,0 +1,1 @@
+"""Benchmarks: what they are, how they are run, and what they report."""

@@ -1,0 +1,121 @@
+"""Embeddings from a checkpoint, for benchmarks, search and served models."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from protclip import checkpoint
+from protclip.checkpoint import LoadedCheckpoint
+from protclip.data.tokenizer import TextTokenizer
+from protclip.errors import CheckpointError
+from protclip.model.protclip import Architecture, ProtCLIP
+from protclip.tensors import PAD, tokenize_residues
+
+Tokens = np.ndarray | Sequence[int]
+
+
+class Embedder:
+    """A trained model that maps sequences and texts to vectors.
+
+    Results are in input order and do not depend on which inputs share a batch.
+
+    Args:
+        loaded: The checkpoint.
+        device: Where to compute; CUDA when there is one by default.
+        batch_size: Inputs computed at once.
+
+    Attributes:
+        model: The model, in evaluation mode on `device`.
+        tokenizer: The text tokenizer it was trained with.
+        device: Where it computes.
+
+    Raises:
+        CheckpointError: The weights do not fit the architecture stored beside them.
+    """
+
+    def __init__(
+        self, loaded: LoadedCheckpoint, device: torch.device | None = None, batch_size: int = 64
+    ) -> None:
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
+        self.model = _rebuild(loaded).to(self.device).eval()
+        self._max_protein_tokens = loaded.config.model.protein.max_tokens
+        self._max_text_tokens = loaded.config.model.text.max_tokens
+        self._batch_size = batch_size
+
+    @classmethod
+    def from_checkpoint(
+        cls, uri: str, device: torch.device | None = None, batch_size: int = 64
+    ) -> "Embedder":
+        """Loads the checkpoint at `uri`, or a run's newest one.
+
+        Raises:
+            CheckpointError: There is none, it is damaged, or its parts do not fit each other.
+        """
+        return cls(checkpoint.load(uri), device, batch_size)
+
+    def embed_proteins(self, sequences: Sequence[str]) -> np.ndarray:
+        """L2-normalised embeddings (N, D) in the space shared with texts, float32."""
+        return self._embed(self.residue_tokens(sequences), PAD, lambda x, _: self.model.embed_protein(x))
+
+    def protein_features(self, sequences: Sequence[str]) -> np.ndarray:
+        """Mean last-layer residue states (N, H), without projection, float32."""
+        return self._embed(self.residue_tokens(sequences), PAD, lambda x, _: self.model.protein_features(x))
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """L2-normalised embeddings (N, D) of texts, float32."""
+        return self.embed_text_tokens(self.tokenizer.encode(list(texts)))
+
+    def embed_text_tokens(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """`embed_texts` of tokens as the pairs hold them, without special ones."""
+        rows = [self.tokenizer.with_specials(list(ids), self._max_text_tokens) for ids in token_ids]
+        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text)
+
+    def residue_tokens(self, sequences: Sequence[str]) -> list[np.ndarray]:
+        """uint8 tokens of each sequence, cut to the model's length."""
+        return [tokenize_residues(sequence, self._max_protein_tokens) for sequence in sequences]
+
+    @torch.inference_mode()
+    def _embed(
+        self, rows: Sequence[Tokens], padding: int, forward: Callable[[Tensor, Tensor], Tensor]
+    ) -> np.ndarray:
+        """Vectors of all rows; longest first, so that memory runs out at once or never."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        batches = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
+        vectors = np.empty((len(rows), 0), dtype=np.float32)
+        for batch in tqdm(batches, desc="embedding", unit="batch", disable=None, leave=False):
+            tokens, mask = pad_tokens([rows[i] for i in batch], padding)
+            result = forward(tokens.to(self.device), mask.to(self.device)).float().cpu().numpy()
+            if not vectors.size:
+                vectors = np.empty((len(rows), result.shape[1]), dtype=np.float32)
+            vectors[batch] = result
+        return vectors
+
+
+def pad_tokens(rows: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
+    """int64 (N, L) tokens right-padded with `padding`, and bool (N, L), True on real tokens."""
+    tokens_NL = pad_sequence(
+        [torch.as_tensor(np.asarray(row, dtype=np.int64)) for row in rows],
+        batch_first=True,
+        padding_value=padding,
+    )
+    lengths_N = torch.tensor([len(row) for row in rows])
+    return tokens_NL, torch.arange(tokens_NL.shape[1])[None] < lengths_N[:, None]
+
+
+def _rebuild(loaded: LoadedCheckpoint) -> ProtCLIP:
+    """The model of a checkpoint with its weights."""
+    try:
+        model = ProtCLIP(Architecture.from_dict(loaded.architecture))
+        model.load_state_dict(loaded.weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{loaded.uri}: the weights belong to a model of another size than its architecture.json "
+            f"({detail}); use another checkpoint"
+        ) from error
+    return model

@@ -1,0 +1,1 @@
+"""Benchmark protocols, one module each."""

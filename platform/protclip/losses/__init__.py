@@ -1,0 +1,1 @@
+"""The four objectives as pure functions, and their weighted sum."""

@@ -1,0 +1,1 @@
+"""The two encoders, the heads, and their weights."""

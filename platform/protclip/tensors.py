@@ -1,0 +1,144 @@
+"""What crosses between data, model and losses: residue tokens, batches, outputs, loss reports.
+
+Shape suffixes: B pairs on this device, G pairs of the global batch, L residue tokens, T text
+tokens, K = 4 properties, M masked positions, P prototypes, D embedding width, H encoder width,
+V = 33 residue tokens.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESIDUE_TOKENS: tuple[str, ...] = (
+    *("<cls>", "<pad>", "<eos>", "<unk>"),
+    *"LAGVSERTIDPKQNFYMHWCXBUZO.-",
+    *("<null_1>", "<mask>"),
+)
+"""The ESM-2 alphabet in fair-esm's order; a test holds it against the installed package."""
+
+CLS, PAD, EOS, UNK = 0, 1, 2, 3
+MASK = len(RESIDUE_TOKENS) - 1
+VOCAB_SIZE = len(RESIDUE_TOKENS)
+STANDARD_RESIDUES: tuple[int, ...] = tuple(RESIDUE_TOKENS.index(r) for r in "ACDEFGHIKLMNPQRSTVWY")
+
+
+def _lookup() -> np.ndarray:
+    table = np.full(256, UNK, dtype=np.uint8)
+    for index, token in enumerate(RESIDUE_TOKENS):
+        if len(token) == 1:
+            table[ord(token)] = table[ord(token.lower())] = index
+    return table
+
+
+RESIDUE_LOOKUP = _lookup()
+"""uint8 token of each of the 256 byte values; a byte outside the alphabet becomes `<unk>`."""
+
+
+def tokenize_residues(sequence: str | bytes, max_tokens: int) -> np.ndarray:
+    """Residue tokens with `<cls>` and `<eos>`, cut at the C-terminal end.
+
+    Args:
+        sequence: Residue letters.
+        max_tokens: Upper bound of the result's length, `<cls>` and `<eos>` included.
+
+    Returns:
+        uint8 array of at most `max_tokens` tokens.
+    """
+    raw = sequence.encode() if isinstance(sequence, str) else sequence
+    residues = RESIDUE_LOOKUP[np.frombuffer(raw[: max_tokens - 2], dtype=np.uint8)]
+    return np.concatenate(([np.uint8(CLS)], residues, [np.uint8(EOS)]))
+
+
+def residue_mask(tokens_BL: Tensor) -> Tensor:
+    """True where a token stands for a residue (masked or not): not padding, `<cls>` or `<eos>`."""
+    return (tokens_BL != PAD) & (tokens_BL != CLS) & (tokens_BL != EOS)
+
+
+@dataclass(slots=True)
+class Batch:
+    """One device's pairs, clean and corrupted.
+
+    Attributes:
+        tokens_BL: Clean residue tokens, int64, right-padded with `<pad>`.
+        mlm_tokens_BL: The same with random single residues masked (MLM).
+        mlm_mask_BL: bool, the positions MLM predicts.
+        segment_tokens_BL: The same with contiguous segments masked (BSR).
+        segment_mask_BL: bool, the positions BSR predicts.
+        text_BT: Biotext tokens `[CLS] … [SEP]`, int64, right-padded.
+        text_mask_BT: bool, True on real text tokens.
+        property_BKT: Each property's own text tokens `[CLS] … [SEP]`; absent rows are padding.
+        property_mask_BKT: bool, True on real tokens; all False for an absent property.
+        keys_B: int64 view of the sampling keys, to trace a batch back to its records.
+    """
+
+    tokens_BL: Tensor
+    mlm_tokens_BL: Tensor
+    mlm_mask_BL: Tensor
+    segment_tokens_BL: Tensor
+    segment_mask_BL: Tensor
+    text_BT: Tensor
+    text_mask_BT: Tensor
+    property_BKT: Tensor
+    property_mask_BKT: Tensor
+    keys_B: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`, copied without blocking where the memory is pinned."""
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked host memory, for asynchronous copies to a GPU."""
+        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs on this device (B)."""
+        return self.tokens_BL.shape[0]
+
+
+@dataclass(slots=True)
+class ModelOutput:
+    """Everything the objectives need from one forward call; terms switched off are None.
+
+    Attributes:
+        protein_BD: L2-normalised protein embeddings, float32.
+        text_BD: L2-normalised biotext embeddings, float32.
+        scale: exp of the learnable log temperature of GC, scalar (1 / temperature).
+        mlm_logits_MV: Residue logits at the MLM positions.
+        mlm_targets_M: int64 residue tokens at those positions.
+        bsr_logits_MV: Residue logits at the masked segments.
+        bsr_targets_M: int64 residue tokens at those positions.
+        residues_BLD: Projected residue states of the clean pass (PDA).
+        residue_mask_BL: bool, True on residues.
+        prototypes_BKD: Prototype mixture that stands for each property's text (PDA).
+        present_BK: bool, True where the property is present.
+        pda_scale: exp of the learnable log temperature of PDA, scalar.
+    """
+
+    protein_BD: Tensor
+    text_BD: Tensor
+    scale: Tensor
+    mlm_logits_MV: Tensor | None = None
+    mlm_targets_M: Tensor | None = None
+    bsr_logits_MV: Tensor | None = None
+    bsr_targets_M: Tensor | None = None
+    residues_BLD: Tensor | None = None
+    residue_mask_BL: Tensor | None = None
+    prototypes_BKD: Tensor | None = None
+    present_BK: Tensor | None = None
+    pda_scale: Tensor | None = None
+
+
+@dataclass(slots=True)
+class LossReport:
+    """The weighted sum to differentiate, and each unweighted term, detached, for logging.
+
+    Attributes:
+        total: Scalar with gradient.
+        terms: Term name ("gc", "bsr", "pda", "mlm") to scalar; only terms that are switched on.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]

@@ -1,0 +1,368 @@
+"""Runs in MLflow, written by a thread of their own so that training never waits for a server."""
+
+import base64
+import logging
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric, RunTag
+from mlflow.entities import Param as MlflowParam
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
+from pydantic import BaseModel
+
+from protclip import __version__, checkpoint, storage
+from protclip.config.keys import show
+from protclip.config.schema import TrackingConfig
+from protclip.errors import TrackingError
+from protclip.provenance import git_sha
+from protclip.tracking.base import NullTracker, Param, Status, Tracker
+from protclip.tracking.spool import Record, Spool
+
+log = logging.getLogger(__name__)
+
+OUTPUTS = Path("outputs")
+MAX_VALUE_CHARS = 500
+BATCH_LIMITS = {"metric": 1000, "param": 100, "tag": 100, "file": 1, "status": 1}
+"""Most records of one kind that MLflow takes in one request."""
+RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
+FLUSH_LIMIT_S = 30.0
+
+MODEL_SIGNATURE = ModelSignature(
+    Schema([ColSpec(DataType.string, column, required=False) for column in ("sequence", "text")]),
+    Schema(
+        [
+            ColSpec(Array(DataType.float), column, required=False)
+            for column in ("protein_embedding", "text_embedding")
+        ]
+    ),
+)
+
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
+_SQLITE = "sqlite:///"
+
+
+def open_run(
+    config: TrackingConfig,
+    run_name: str,
+    *,
+    run_id: str | None = None,
+    parent_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Tracker:
+    """Begins a run, or continues one; call it on the driver, before the work.
+
+    Args:
+        config: Where to; a tracker that remembers nothing when disabled.
+        run_name: Shown in MLflow.
+        run_id: Run to continue; a new one is begun when the server does not have it.
+        parent_id: Run to nest a new one under.
+        tags: Added to the tags that name the code.
+
+    Raises:
+        TrackingError: The server does not answer or refuses.
+    """
+    if not config.enabled:
+        return NullTracker()
+    uri = tracking_uri(config.uri)
+    _quiet()
+    try:
+        if uri.startswith(_SQLITE):
+            Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(uri)
+        if run_id is not None and not _is_there(client, run_id):
+            log.warning("%s has no run %s; a new run is begun", masked(uri), run_id)
+            run_id = None
+        if run_id is None:
+            parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
+            experiment_id = _experiment(client, uri, config.experiment)
+            run_id = client.create_run(experiment_id, run_name=run_name, tags=parent).info.run_id
+        else:
+            client.update_run(run_id, status="RUNNING")
+        tracker = attach(config, run_id)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"{masked(uri)}: tracking cannot begin: {_first_line(error)}; start the server, "
+            "give another tracking.uri, or go without by tracking.enabled=false"
+        ) from error
+    code = {"protclip_version": __version__, "git_sha": git_sha() or "unknown"}
+    tracker.set_tags({**code, **(tags or {})})
+    return tracker
+
+
+def attach(config: TrackingConfig, run_id: str | None) -> Tracker:
+    """Joins a run that the driver has opened, without asking the server; for workers.
+
+    Args:
+        config: The driver's.
+        run_id: The driver's run; None gives a tracker that remembers nothing.
+    """
+    if not config.enabled or run_id is None:
+        return NullTracker()
+    _quiet()
+    return MlflowTracker(tracking_uri(config.uri), run_id, OUTPUTS.absolute() / "spool")
+
+
+def tracking_uri(given: str | None) -> str:
+    """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`."""
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{OUTPUTS / 'mlflow.db'}"
+    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
+
+
+def _is_there(client: MlflowClient, run_id: str) -> bool:
+    """True when the run can be continued."""
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code in _REFUSALS:
+            return False
+        raise
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The experiment's identifier; a SQLite file keeps its artifacts in `mlartifacts` beside it."""
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return found.experiment_id
+    beside = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts"
+    try:
+        return client.create_experiment(name, beside.as_uri() if uri.startswith(_SQLITE) else None)
+    except MlflowException:
+        # Another job may have made it since.
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise
+        return found.experiment_id
+
+
+class MlflowTracker:
+    """A `Tracker` whose calls go to a spool on disk, from which a thread delivers them in order.
+
+    Attributes:
+        run_id: The run.
+        uri: The tracking URI.
+    """
+
+    def __init__(self, uri: str, run_id: str, spool_directory: Path) -> None:
+        """Starts delivering, at first what an earlier process of the run left behind.
+
+        Raises:
+            OSError: The spool cannot be written.
+        """
+        self.run_id = run_id
+        self.uri = uri
+        self._spool = Spool(spool_directory, run_id)
+        self._closed = self._disk_failed = False
+        threading.Thread(target=self._deliver_all, name="tracking", daemon=True).start()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds a point to each metric's curve."""
+        now = int(time.time() * 1000)
+        self._put(
+            [
+                {"kind": "metric", "key": key, "value": float(value), "time": now, "step": step or 0}
+                for key, value in metrics.items()
+            ]
+        )
+
+    def log_params(self, params: Mapping[str, Param]) -> None:
+        """Records values, long ones cut; MLflow refuses to change one, which is only a warning."""
+        self._put(
+            [
+                {"kind": "param", "key": key, "value": masked(show(value))[:MAX_VALUE_CHARS]}
+                for key, value in params.items()
+            ]
+        )
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets or replaces tags."""
+        self._put([{"kind": "tag", "key": key, "value": masked(value)} for key, value in tags.items()])
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        """Stores a copy of a small file, read now."""
+        self._put_file(path.read_bytes(), folder, path.name)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Stores text as the file `name`, which may contain folders."""
+        folder, _, base = name.rpartition("/")
+        self._put_file(text.encode(), folder, base)
+
+    def flush(self) -> None:
+        """Waits up to `FLUSH_LIMIT_S` for the server, less when it is known to be away."""
+        if left := self._spool.drain(FLUSH_LIMIT_S):
+            log.warning(
+                "%d records of run %s did not reach %s and stay in %s; continuing the run delivers them",
+                left,
+                self.run_id,
+                masked(self.uri),
+                self._spool.path,
+            )
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Ends the run; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._put([{"kind": "status", "status": status}])
+        self.flush()
+        self._spool.close()
+
+    def _put_file(self, data: bytes, folder: str, name: str) -> None:
+        encoded = base64.b64encode(data).decode()
+        self._put([{"kind": "file", "folder": folder, "name": name, "data": encoded}])
+
+    def _put(self, records: list[Record]) -> None:
+        """Spools records; a full disk costs them, not the training."""
+        try:
+            self._spool.append(records)
+        except OSError as error:
+            if not self._disk_failed:
+                log.warning("tracking records are lost: %s", error)
+            self._disk_failed = True
+
+    def _deliver_all(self) -> None:
+        """The thread: delivers until the spool is closed."""
+        pause_s, away = RETRY_FIRST_S, False
+        while records := self._spool.peek(BATCH_LIMITS["metric"]):
+            batch = _batch(records)
+            try:
+                self._deliver(batch)
+            except Exception as error:  # noqa: BLE001  whatever it is, the records stay for the next try
+                if not away:
+                    where = (masked(self.uri), _first_line(error), self._spool.path)
+                    log.warning("tracking server %s is away (%s); spooling to %s", *where)
+                away = True
+                self._spool.failed(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
+                continue
+            self._spool.delivered(len(batch))
+            if away:
+                log.info("tracking server %s is back", masked(self.uri))
+            pause_s, away = RETRY_FIRST_S, False
+
+    def _deliver(self, batch: list[Record]) -> None:
+        """Sends a batch; a record that the server refuses for good is dropped with a warning."""
+        try:
+            self._send(batch)
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            if len(batch) == 1:
+                name = batch[0].get("key") or batch[0].get("name") or batch[0]["kind"]
+                log.warning("tracking refuses %s %s: %s", batch[0]["kind"], name, _first_line(error))
+                return
+            for record in batch:
+                self._deliver([record])
+
+    def _send(self, batch: list[Record]) -> None:
+        """One request to the server; all records of the batch are entries, or it is one other record."""
+        client, first = MlflowClient(self.uri), batch[0]
+        if first["kind"] == "file":
+            with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
+                path = Path(directory) / str(first["name"])
+                path.write_bytes(base64.b64decode(str(first["data"])))
+                client.log_artifact(self.run_id, str(path), str(first["folder"]) or None)
+        elif first["kind"] == "status":
+            client.set_terminated(self.run_id, str(first["status"]))
+        else:
+            client.log_batch(
+                self.run_id,
+                metrics=[
+                    Metric(str(r["key"]), float(r["value"]), int(r["time"]), int(r["step"]))
+                    for r in batch
+                    if r["kind"] == "metric"
+                ],
+                params=[MlflowParam(str(r["key"]), str(r["value"])) for r in batch if r["kind"] == "param"],
+                tags=[RunTag(str(r["key"]), str(r["value"])) for r in batch if r["kind"] == "tag"],
+            )
+
+
+def _batch(records: list[Record]) -> list[Record]:
+    """The longest beginning that goes into one request: records of one kind, as many as are allowed."""
+    kind = records[0]["kind"]
+    count = next((i for i, r in enumerate(records) if r["kind"] != kind), len(records))
+    return records[: min(count, BATCH_LIMITS[str(kind)])]
+
+
+def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "protclip") -> str | None:
+    """Logs a checkpoint as a model of the run that `mlflow.pyfunc.load_model` can load.
+
+    Its `predict` takes a table with a column `sequence`, `text` or both (see `pyfunc.py`). Unlike a
+    tracker's methods this one waits for the server, for seconds when it is away.
+
+    Args:
+        tracker: The run; nothing happens with one that remembers nothing.
+        checkpoint_uri: A checkpoint or a run, whose newest one is taken.
+        name: The model's name within the run.
+
+    Returns:
+        The model's URI, or None when it was not logged; a warning then says why.
+
+    Raises:
+        CheckpointError: There is no checkpoint.
+    """
+    if not isinstance(tracker, MlflowTracker):
+        return None
+    client, run_id = MlflowClient(tracker.uri), tracker.run_id
+    try:
+        with (
+            storage.local_directory(checkpoint.resolve(checkpoint_uri)) as source,
+            tempfile.TemporaryDirectory(prefix="protclip-") as directory,
+        ):
+            logged = client.create_logged_model(client.get_run(run_id).info.experiment_id, name, run_id)
+            path = str(Path(directory) / "model")
+            mlflow.pyfunc.save_model(
+                path,
+                python_model=str(Path(__file__).with_name("pyfunc.py")),
+                artifacts={"checkpoint": str(source)},
+                signature=MODEL_SIGNATURE,
+                pip_requirements=[f"protclip=={__version__}"],
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_uuid=logged.model_id,
+                    model_id=logged.model_id,
+                ),
+            )
+            client.log_model_artifacts(logged.model_id, path)
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    except (MlflowException, OSError) as error:
+        log.warning("%s is not logged as a model: %s", checkpoint_uri, _first_line(error))
+        return None
+    return f"models:/{logged.model_id}"
+
+
+def flatten(config: BaseModel) -> dict[str, Param]:
+    """A configuration as dotted keys and plain values, lists joined by commas."""
+
+    def walk(value: object, name: str) -> dict[str, Param]:
+        if isinstance(value, dict):
+            inner = (walk(v, f"{name}.{k}" if name else str(k)) for k, v in value.items())
+            return {k: v for flat in inner for k, v in flat.items()}
+        return {name: value if isinstance(value, Param) else show(value)}
+
+    return walk(config.model_dump(mode="json"), "")
+
+
+def masked(text: str) -> str:
+    """Text without the user names and passwords of its URIs."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _first_line(error: BaseException) -> str:
+    """The beginning of an error's text, without secrets."""
+    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+
+
+def _quiet() -> None:
+    """Keeps the progress messages of MLflow and its database migrations out of the log."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

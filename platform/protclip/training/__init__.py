@@ -1,0 +1,1 @@
+"""The optimisation step and the loop around it; knows neither Ray nor MLflow."""
