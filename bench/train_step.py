@@ -70,7 +70,9 @@ def median_s(run: Callable[[], object], repeats: int, device: torch.device) -> f
 
 def main() -> None:
     """Prints one JSON object per measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--protein", default="esm2_t6_8M_UR50D", help="protein encoder preset")
     parser.add_argument("--text", default="bert-tiny", help="text encoder preset")
     parser.add_argument("--pairs", type=int, default=16, help="pairs per step")

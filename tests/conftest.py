@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
+import logging
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +19,171 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def moto_server() -> Iterator[str]:
+    """An S3 server in this process, which the AWS variables of this process and its workers name."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def bucket(moto_server: str) -> str:
+    """The URI of a new, empty bucket."""
+    import s3fs
+
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem(endpoint_url=moto_server).mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(moto_server: str) -> Iterator[None]:
     """One local Ray cluster for the whole session; jobs that connect find it running."""
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pairs data set of six families whose texts name their motif: 48 train, 12 valid, 24 test rows.
+
+    Train has two shards of two row groups each; every fourth pair lacks its location and similarity.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from protclip import storage
+    from protclip.data.manifest import (
+        TOKENIZER_NAME,
+        FileEntry,
+        PairsManifest,
+        SampledStratum,
+        Split,
+        StratumCount,
+        TokenizerEntry,
+    )
+    from protclip.data.tokenizer import TextTokenizer
+    from protclip.records import PAIRS_SCHEMA, PROPERTIES, sampling_key
+
+    root = tmp_path_factory.mktemp("tiny_pairs")
+    tokenizer = TextTokenizer.load("builtin")
+    rng = np.random.default_rng(7)
+    motifs = ["CHHC", "GKST", "DFGW", "RGDK", "NPAM", "YWYP"]
+    splits = {}
+    number = 0
+    for split, shards in {"train": (24, 24), "valid": (12,), "test": (24,)}.items():
+        files = []
+        for shard, rows in enumerate(shards):
+            table_rows = []
+            for _ in range(rows):
+                motif, number = motifs[number % len(motifs)], number + 1
+                residues = rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), rng.integers(20, 60))
+                texts = [
+                    f"PROTEIN NAME: {motif} protein {number}.",
+                    f"FUNCTION: Acts by its {motif} motif.",
+                    "SUBCELLULAR LOCATION: Nucleus." if number % 4 else "",
+                    f"SIMILARITY: Belongs to the {motif} family." if number % 4 else "",
+                ]
+                accession = f"P{number:05}"
+                table_rows.append(
+                    {
+                        "accession": accession,
+                        "sequence": "M" + motif + "".join(residues),
+                        **dict(zip(map(str, PROPERTIES), tokenizer.encode(texts), strict=True)),
+                        "length": 1 + len(motif) + len(residues),
+                        "confidence": 1,
+                        "coverage": 4 if number % 4 else 2,
+                        "sampling_key": sampling_key(accession),
+                    }
+                )
+            path = f"{split}/shard-{shard:05}.parquet"
+            table = pa.Table.from_pylist(table_rows, schema=PAIRS_SCHEMA)
+            stored = storage.write_parquet(str(root / path), table, row_group_size=12)
+            groups = (12,) * (rows // 12)
+            files.append(
+                FileEntry(
+                    path=path,
+                    rows=rows,
+                    row_groups=groups,
+                    num_bytes=stored.num_bytes,
+                    sha256=stored.sha256,
+                )
+            )
+        splits[split] = Split(rows=sum(shards), files=tuple(files))
+    strata = []
+    for coverage, reviewed in ((2, number // 4), (4, number - number // 4)):
+        count = StratumCount(confidence=1, coverage=coverage, reviewed=reviewed, unreviewed=0)
+        strata.append(SampledStratum(confidence=1, coverage=coverage, rate=1, before=count, after=count))
+    storage.write_bytes(str(root / TOKENIZER_NAME), tokenizer.to_json().encode())
+    PairsManifest(
+        source="made by a fixture",
+        source_manifest_sha256="0" * 64,
+        seed=0,
+        evidence="strip",
+        tokenizer=TokenizerEntry(
+            source="builtin", fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size
+        ),
+        strata=tuple(strata),
+        splits=splits,
+    ).save(str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_pairs: Path) -> Path:
+    """A complete checkpoint of an untrained model of the smallest size, made for `tiny_pairs`."""
+    from protclip import checkpoint
+    from protclip.config.schema import (
+        ModelConfig,
+        PretrainConfig,
+        ProteinEncoderConfig,
+        RunConfig,
+        TextEncoderConfig,
+    )
+    from protclip.data.manifest import PairsManifest
+    from protclip.data.tokenizer import TextTokenizer
+    from protclip.model.protclip import build
+
+    tokenizer = TextTokenizer.load("builtin")
+    config = PretrainConfig(
+        data=str(tiny_pairs),
+        run=RunConfig(name="tiny"),
+        model=ModelConfig(
+            protein=ProteinEncoderConfig(source="esm2-tiny", max_tokens=128),
+            text=TextEncoderConfig(source="bert-tiny", trainable=True, max_tokens=64),
+            projection_dim=32,
+            num_prototypes=16,
+            fusion_heads=4,
+        ),
+    )
+    model = build(config.model, config.loss, tokenizer.vocab_size, seed=0)
+    directory = tmp_path_factory.mktemp("tiny_run") / "step-00000003"
+    checkpoint.save(
+        directory,
+        weights=model.state_dict(),
+        state={},
+        config=config,
+        architecture=model.architecture.to_dict(),
+        tokenizer_json=tokenizer.to_json(),
+        step=3,
+        epoch=0,
+        batch_index=3,
+        run_id=None,
+        data_manifest=PairsManifest.digest(str(tiny_pairs)),
+        git_sha=None,
+    )
+    return directory

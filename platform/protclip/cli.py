@@ -5,6 +5,7 @@ goes to stderr; a mistake is one message and an exit code (see `errors.py`), nev
 """
 
 import argparse
+import atexit
 import json
 import logging
 import os
@@ -158,7 +159,10 @@ def _run(program: str, command: Command, argv: Sequence[str]) -> None:
     else:
         with _logging_to_stderr(args.verbose), _stdout_to_stderr():
             result = command.run(config, args.config)
+        # A library that says goodbye at exit must not have the last word; handlers run newest first.
+        atexit.register(_divert_stdout)
     sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -179,16 +183,21 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Sends what anything writes to file descriptor 1 to stderr, also Ray and C libraries."""
-    sys.stdout.flush()
+    """Keeps what anything writes to file descriptor 1 off stdout, also Ray and C libraries."""
     saved = os.dup(1)
-    os.dup2(2, 1)
+    _divert_stdout()
     try:
         yield
     finally:
         sys.stdout.flush()
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def _divert_stdout() -> None:
+    """Sends file descriptor 1 to stderr from here on."""
+    sys.stdout.flush()
+    os.dup2(2, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -115,6 +115,11 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def absolute(uri: str) -> str:
+    """The same place, named so that a worker in another directory finds it too."""
+    return str(Path(uri).expanduser().absolute()) if "://" not in uri else uri
+
+
 def join(uri: str, *parts: str) -> str:
     """The URI of something inside a directory."""
     return "/".join([uri.rstrip("/"), *parts])

@@ -103,8 +103,8 @@ class ModelOutput:
     """Everything the objectives need from one forward call; terms switched off are None.
 
     Attributes:
-        protein_BD: L2-normalised protein embeddings, float32.
-        text_BD: L2-normalised biotext embeddings, float32.
+        protein_BD: L2-normalised protein embeddings, float32; in evaluation mode always there.
+        text_BD: L2-normalised biotext embeddings, likewise.
         scale: exp of the learnable log temperature of GC, scalar (1 / temperature).
         mlm_logits_MV: Residue logits at the MLM positions.
         mlm_targets_M: int64 residue tokens at those positions.
@@ -117,8 +117,8 @@ class ModelOutput:
         pda_scale: exp of the learnable log temperature of PDA, scalar.
     """
 
-    protein_BD: Tensor
-    text_BD: Tensor
+    protein_BD: Tensor | None
+    text_BD: Tensor | None
     scale: Tensor
     mlm_logits_MV: Tensor | None = None
     mlm_targets_M: Tensor | None = None

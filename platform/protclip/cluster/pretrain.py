@@ -22,7 +22,7 @@ from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.model.weights import TEXT_PRESETS
 from protclip.tracking.base import NullTracker, Tracker
-from protclip.tracking.mlflow import attach, flatten, log_checkpoint_model, open_run
+from protclip.tracking.mlflow import attach, flatten, log_checkpoint_model, open_run, tracking_uri
 from protclip.training.loop import Resume, train
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         DataError: The pairs or the storage cannot be used.
         CheckpointError: The newest checkpoint is damaged.
     """
+    config = _settled(config)
     manifest = check_data(config)
     run_uri = storage.join(config.run.storage, config.run.name)
     storage.write_bytes(storage.join(run_uri, ".writable"), b"")
@@ -84,6 +85,17 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         "metrics": {k: v for k, v in (result.metrics or {}).items() if k.startswith("valid/")},
         "run_id": tracker.run_id,
     }
+
+
+def _settled(config: PretrainConfig) -> PretrainConfig:
+    """The same configuration with places that mean the same on every worker."""
+    return config.model_copy(
+        update={
+            "data": storage.absolute(config.data),
+            "run": config.run.model_copy(update={"storage": storage.absolute(config.run.storage)}),
+            "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config.tracking.uri)}),
+        }
+    )
 
 
 def check_data(config: PretrainConfig) -> PairsManifest:

@@ -53,8 +53,10 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
             "jobs/prepare_data.py",
             PrepareConfig,
             "data/prepare.yaml",
-            [f"inputs={place['uniprot']}/uniprot_sprot.dat.gz,{place['uniprot']}/uniprot_trembl.dat.gz"]
-            + [f"output={place['strata']}"],
+            [
+                f"inputs={place['uniprot']}/uniprot_sprot.dat.gz,{place['uniprot']}/uniprot_trembl.dat.gz",
+                f"output={place['strata']}",
+            ],
         )
     )
     sampled = sample(

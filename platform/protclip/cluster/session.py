@@ -24,15 +24,20 @@ def connect(min_cpus: int = 2) -> None:
         return
     env_vars = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED)}
     runtime_env = {"env_vars": env_vars}
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
-        ray.init(address="auto", runtime_env=runtime_env, **quiet)
+        ray.init(address="auto", runtime_env=runtime_env, logging_level=logging.WARNING)
         log.info("joined the Ray cluster: %s", _size())
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    cpus = max(os.cpu_count() or 1, min_cpus)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env, **quiet)
+    # The driver shows progress and errors itself; what Ray's own processes say stays in its log files.
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, min_cpus),
+        include_dashboard=False,
+        runtime_env=runtime_env,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
     log.info("started a local Ray cluster: %s", _size())
 
 

@@ -222,36 +222,29 @@ def _plain(node: _Node, keys: Keys, name: str = "") -> object:
 
 def _explain(detail: ErrorDetails, tree: _Node, keys: Keys) -> Iterator[str]:
     """One problem that pydantic found, as lines for a user."""
-    location = detail["loc"]
-    if detail["type"] == "extra_forbidden":
-        name = ".".join(map(str, location))
-        yield f"{_find(tree, location).where}: unknown key {name!r}{_suggestion(name, keys)}"
+    location, kind = detail["loc"], detail["type"]
+    dotted = [".".join(map(str, location[:depth])) for depth in range(len(location) + 1)]
+    if kind == "extra_forbidden":
+        yield f"{_find(tree, location).where}: unknown key {dotted[-1]!r}{_suggestion(dotted[-1], keys)}"
         return
-    if detail["type"] == "missing":
-        name = ".".join(map(str, location))
-        where = _find(tree, location).where
+    depth = max(i for i, name in enumerate(dotted) if name in keys.by_name or name in keys.sections)
+    name, node = dotted[depth], _find(tree, location[:depth])
+    if kind == "missing" and depth == len(location):
         for key in keys.by_name.values():
             if key.required and (key.name == name or key.name.startswith(f"{name}.")):
                 yield (
-                    f"{where}: missing key {key.name!r} ({key.description}); "
+                    f"{node.where}: missing key {key.name!r} ({key.description}); "
                     f"give it in the file or as {key.name}=…"
                 )
-        return
-    depth = len(location)
-    while depth and ".".join(map(str, location[:depth])) not in (keys.by_name | keys.sections):
-        depth -= 1
-    name = ".".join(map(str, location[:depth]))
-    node = _find(tree, location[:depth])
-    if detail["type"] == "value_error":
+    elif kind == "value_error":
         prefix = f"{name}: " if name else ""
         yield f"{node.where}: {prefix}{detail['msg'].removeprefix('Value error, ')}"
-        return
-    key = keys.by_name.get(name)
-    expects = key.expects if key else "a section with keys of its own"
-    value = _plain(node, keys, name)
-    given = repr(value) if isinstance(value, str) else show(value)
-    given = given if len(given) <= 80 else given[:79] + "…"
-    yield f"{node.where}: {name}: expected {expects}, got {given}"
+    else:
+        expects = keys.by_name[name].expects if name in keys.by_name else "a section with keys of its own"
+        value = _plain(node, keys, name)
+        given = repr(value) if isinstance(value, str) else show(value)
+        given = given if len(given) <= 80 else given[:79] + "…"
+        yield f"{node.where}: {name}: expected {expects}, got {given}"
 
 
 def _find(tree: _Node, location: tuple[int | str, ...]) -> _Node:
@@ -270,13 +263,13 @@ def _suggestion(name: str, keys: Keys) -> str:
         return "; in a file, nest it: " + ": {".join(name.split(".")) + ": …" + "}" * name.count(".")
     known = [*keys.by_name, *(s for s in keys.sections if s)]
     section, _, leaf = name.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     initials = "".join(word[:1] for word in leaf.split("_"))
     guesses = [
         *(k for k in known if k.rpartition(".")[2] == leaf),
-        *(k for k in known if k == f"{section}.{initials}"),
-        *difflib.get_close_matches(name, known, n=1, cutoff=0.6),
+        *(k for short, k in siblings.items() if short == initials),
+        *(siblings[short] for short in difflib.get_close_matches(leaf, siblings, n=1)),
     ]
     if guesses:
         return f"; did you mean {guesses[0]!r}?"
-    siblings = [k.name.rpartition(".")[2] for k in keys.by_name.values() if k.section == section]
-    return f"; known keys here: {', '.join(siblings)}" if siblings else "; --help lists all keys"
+    return f"; known keys here: {', '.join(siblings)}"

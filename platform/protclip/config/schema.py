@@ -182,9 +182,14 @@ class LossConfig(Config):
         default=0.07, description="initial temperature of the global contrastive loss [P]"
     )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every term by its name; a term of weight 0 is switched off."""
+        return {"gc": self.gc, "bsr": self.bsr, "mlm": self.mlm, "pda": self.pda.weight}
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not any((self.gc, self.bsr, self.mlm, self.pda.weight)):
+        if not any(self.weights.values()):
             raise ValueError("every loss weight is 0; give at least one of gc, bsr, mlm, pda.weight")
         return self
 

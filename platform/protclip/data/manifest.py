@@ -28,6 +28,18 @@ class FileEntry(_Model):
     num_bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: str, stored: StoredFile, rows: int, row_group_rows: int) -> Self:
+        """The entry of a file just written in row groups of `row_group_rows`, the last one smaller."""
+        full, rest = divmod(rows, row_group_rows)
+        return cls(
+            path=path,
+            rows=rows,
+            row_groups=(row_group_rows,) * full + ((rest,) if rest else ()),
+            num_bytes=stored.num_bytes,
+            sha256=stored.sha256,
+        )
+
 
 class StratumCount(_Model):
     """Entries of one (confidence, coverage) stratum, split by section."""

@@ -9,8 +9,11 @@ The worse C, the likelier an entry's words belong to a protein of another family
 what makes it worth while to sample by confidence.
 """
 
+import functools
 import gzip
+import itertools
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -85,20 +88,23 @@ _PRESENT: dict[int, tuple[frozenset[Property], ...]] = {
 }
 
 _KINS = tuple(
-    tuple(Kin(family, activity, place) for activity in range(len(family.activities)) for place in family.places)
+    tuple(
+        Kin(family, activity, place) for activity in range(len(family.activities)) for place in family.places
+    )
     for family in FAMILIES
 )
 _KINS_BY_PLACE = {place: tuple(k for kins in _KINS for k in kins if k.place == place) for place in PLACES}
 
 
+@functools.cache
 def _capacity(alphabets: tuple[str, ...]) -> int:
     """How many identifiers there are."""
-    return int(np.prod([len(a) for a in alphabets], dtype=np.int64))
+    return math.prod(map(len, alphabets))
 
 
 def _identifier(number: int, alphabets: tuple[str, ...]) -> str:
     """The number-th identifier: a permutation of the numbers, spelt in mixed radix."""
-    rest = number * _STRIDE % _capacity(alphabets)
+    rest = (number + 1) * _STRIDE % _capacity(alphabets)
     letters: list[str] = []
     for alphabet in reversed(alphabets):
         rest, digit = divmod(rest, len(alphabet))
@@ -166,8 +172,7 @@ def records(section: SectionName, num_entries: int, seed: int) -> Iterator[Entry
     """Made entries with what is true and what is claimed about them, lazily."""
     for start in range(0, num_entries, BLOCK_ENTRIES):
         block = _block(section, start // BLOCK_ENTRIES, seed)
-        for entry, _ in zip(block, range(num_entries - start), strict=False):
-            yield entry
+        yield from itertools.islice(block, num_entries - start)
 
 
 def entries(section: SectionName, num_entries: int, seed: int) -> Iterator[bytes]:

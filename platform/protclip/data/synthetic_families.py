@@ -103,7 +103,7 @@ PLACES: dict[str, Place] = {
     ),
     PEROXISOME: Place(
         ("Peroxisome", "Peroxisome matrix"),
-        ("Imported in the folded state", "Moves to glyoxysomes in seedlings", "Absent from ghosts"),
+        ("Imported in the folded state", "Moves to glyoxysomes in seedlings", "Absent from microsomes"),
         "peroxisomal",
         "Peroxisome",
         "GO:0005777; C:peroxisome",

@@ -33,8 +33,8 @@ _EXISTENCE = {
     4: "Predicted",
     5: "Uncertain",
 }
-_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
-_SURNAMES = "Almari Bentov Corvin Drelle Estran Farno Golvik Hessart Ivarn Jolin Kemsal Lorvat Mirano".split()
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_SURNAMES = ("Almari", "Bentov", "Corvin", "Drelle", "Estran", "Farno", "Golvik", "Ivarn", "Jolin", "Lorvat")
 _INITIALS = ("A.", "B.C.", "D.", "E.F.", "G.", "H.-J.", "K.", "L.M.", "P.", "R.S.", "T.")
 _JOURNALS = ("J. Made Proteins", "Invented Biol.", "Proc. Soc. Fictitious Biochem.", "Unreal Genet.")
 _METHODS = ("Cloning", "Structure", "Purification", "Genetics", "Localization", "Properties")
@@ -116,20 +116,20 @@ def molecular_weight(sequence: bytes) -> int:
     return round(float(_MASS_TABLE[np.frombuffer(sequence, np.uint8)].sum()) + WATER_DALTON)
 
 
-def _wrap(first: str, rest: str, text: str) -> Iterator[str]:
-    """Lines of at most LINE_WIDTH characters, broken at spaces."""
+def _wrap(first: str, rest: str, text: str, separator: str = " ") -> Iterator[str]:
+    """Lines of at most LINE_WIDTH characters, broken at the space that ends a separator."""
     room = LINE_WIDTH - len(first)
     while len(text) > room:
-        cut = text.rfind(" ", 0, room + 1)
+        cut = text.rfind(separator, 0, room + 1) + len(separator) - 1
         yield first + text[:cut]
         text = text[cut + 1 :]
         first, room = rest, LINE_WIDTH - len(rest)
     yield first + text
 
 
-def _line(code: str, text: str) -> Iterator[str]:
+def _line(code: str, text: str, separator: str = " ") -> Iterator[str]:
     """A field that goes on under the same line code."""
-    return _wrap(f"{code}   ", f"{code}   ", text)
+    return _wrap(f"{code}   ", f"{code}   ", text, separator)
 
 
 def _comment(topic: str, text: str) -> Iterator[str]:
@@ -160,7 +160,9 @@ def _sources(dice: Dice, entry: Entry) -> _Sources:
     if entry.confidence <= 2:
         return _Sources(papers, submission, f" {{ECO:0000269|PubMed:{papers[-1]}}}")
     if entry.confidence == 3:
-        rule = "ECO:0000250" if dice.chance(0.5) else f"ECO:0000255|HAMAP-Rule:MF_9{dice.number(0, 10_000):04}"
+        rule = (
+            "ECO:0000250" if dice.chance(0.5) else f"ECO:0000255|HAMAP-Rule:MF_9{dice.number(0, 10_000):04}"
+        )
         return _Sources(papers, submission, f" {{{rule}}}")
     return _Sources(papers, submission, " {ECO:0000305}")
 
@@ -193,7 +195,7 @@ def _references(dice: Dice, entry: Entry, sources: _Sources) -> Iterator[str]:
             yield f"RC   STRAIN=MADE {dice.number(1, 1000)};"
         if paper:
             yield f"RX   PubMed={paper}; DOI=10.5555/made.{paper}.{number};"
-        yield from _line("RA", f"{', '.join(authors)};")
+        yield from _line("RA", f"{', '.join(authors)};", ", ")
         if paper:
             title = f'"{dice.pick(_METHODS)} of the product of {gene} from {entry.organism.name}.";'
             yield from _line("RT", title)
@@ -203,7 +205,8 @@ def _references(dice: Dice, entry: Entry, sources: _Sources) -> Iterator[str]:
                 f"({dice.number(1990, 2020)})."
             )
         else:
-            yield f"RL   Submitted ({dice.pick(_MONTHS)}-{dice.number(2005, 2025)}) to a database that is made up."
+            date = f"{dice.pick(_MONTHS)}-{dice.number(2005, 2025)}"
+            yield f"RL   Submitted ({date}) to a database that is made up."
 
 
 def _comments(dice: Dice, entry: Entry, sources: _Sources) -> Iterator[str]:
@@ -215,12 +218,12 @@ def _comments(dice: Dice, entry: Entry, sources: _Sources) -> Iterator[str]:
             sentences[0] += f" (PubMed:{dice.pick(sources.papers)})"
         yield from _comment("FUNCTION", f"{'. '.join(sentences)}.{tag}.")
     if words.ec and entry.reviewed:
-        ligand, substrate = entry.claimed.family.ligand, words.ec.split(".")[0]
+        left, right = f"made substrate + {entry.claimed.family.ligand}", "made product + H(+)"
         yield "CC   -!- CATALYTIC ACTIVITY:"
         yield from _wrap(
             "CC       ",
             "CC         ",
-            f"Reaction=made substrate {substrate} + {ligand} = made product {substrate} + H(+); EC={words.ec};",
+            f"Reaction={left} = {right}; EC={words.ec};",
         )
     others = {topic: f"{text}.{tag}." for topic, text in words.others.items()}
     if subunit := others.pop("SUBUNIT", ""):

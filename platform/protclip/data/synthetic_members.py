@@ -31,6 +31,8 @@ MUTATION_RATES = (0.2, 0.6)
 MOTIF_MUTATION = 0.04
 INDEL_RATE = 0.012
 MAX_INDEL = 4
+NUM_LEANINGS = 32
+LEANING_SPREAD = 0.7
 CORE_LENGTHS = (60, 900)
 CORE_MEDIAN = 250
 CORE_SPREAD = 0.55
@@ -111,29 +113,32 @@ _ACTIVE = _palette(b"CDEHKSTY")
 _MOTIF_LETTERS = _palette(b"GGGDDHHCWWKPPNNSTRRYYEFAQ")
 
 
-def _background() -> NDArray[np.uint8]:
-    """4096 residues in their usual shares, to index with random numbers."""
-    counts = np.diff(np.round(np.cumsum(_SHARES / _SHARES.sum()) * 4096).astype(int), prepend=0)
-    return np.repeat(np.frombuffer(_ALPHABET, np.uint8), counts)
+def _residues(shares: NDArray[np.float64], count: int) -> NDArray[np.uint8]:
+    """`count` residues in these shares, to index with random numbers."""
+    ends = np.round(np.cumsum(shares / shares.sum()) * count).astype(int)
+    return np.repeat(np.frombuffer(_ALPHABET, np.uint8), np.diff(ends, prepend=0))
 
 
-_BACKGROUND = _background()
+_BACKGROUND = _residues(_SHARES, 4096)
 
 
+@functools.cache
 def _substitutes() -> NDArray[np.uint8]:
-    """(256, 256) uint8: for each residue what it mutates into, half of it to similar residues."""
-    table = np.zeros((256, 256), np.uint8)
-    for group in _ALIKE:
-        for residue in group:
-            others = np.resize(_BACKGROUND[_BACKGROUND != residue][::15], 256)
-            alike = np.frombuffer(group.replace(bytes([residue]), b""), np.uint8)
-            table[residue] = others
-            if len(alike):
-                table[residue, ::2] = np.resize(alike, 128)
+    """What each residue mutates into, partly a similar one: (leaning, residue, draw), all 0 … 255.
+
+    Genomes lean to some residues at the cost of others; a member's leaning has nothing to do with its
+    family or place, and keeps composition alone from giving those away.
+    """
+    rng = np.random.default_rng(LAW_SEED)
+    table = np.zeros((NUM_LEANINGS, 256, 256), np.uint8)
+    for leaning in table:
+        shares = _SHARES * rng.lognormal(0, LEANING_SPREAD, len(_SHARES))
+        for group in _ALIKE:
+            for residue in group:
+                leaning[residue] = _residues(shares * [r != residue for r in _ALPHABET], 256)
+                if alike := group.replace(bytes([residue]), b""):
+                    leaning[residue, ::3] = np.resize(np.frombuffer(alike, np.uint8), 86)
     return table
-
-
-_SUBSTITUTES = _substitutes()
 
 
 def _motif_variants(rng: np.random.Generator, length: int, keys: tuple[int, ...], count: int) -> list[bytes]:
@@ -155,6 +160,7 @@ def fold(family: Family) -> Fold:
     rng = np.random.default_rng([LAW_SEED, FAMILIES.index(family)])
     length = int(np.clip(rng.lognormal(np.log(CORE_MEDIAN), CORE_SPREAD), *CORE_LENGTHS))
     core = _BACKGROUND[rng.integers(0, len(_BACKGROUND), length)]
+    core[-1] = ord("G")  # Both kinds of tail signal end with L.
     ancestors = np.repeat(core[None], len(family.activities), axis=0)
     mutability = rng.uniform(0.7, 1.3, length).astype(np.float32)
     num_motifs = 2 if length < 120 else int(rng.integers(2, 4))
@@ -191,7 +197,8 @@ def _copies(rng: np.random.Generator, kins: Sequence[Kin]) -> Iterator[_Copy]:
     starts = np.cumsum(lengths) - lengths
     rates = np.repeat(rng.uniform(*MUTATION_RATES, len(kins)).astype(np.float32), lengths)
     hits = np.flatnonzero(rng.random(len(flat), np.float32) < rates * mutability)
-    flat[hits] = _SUBSTITUTES[flat[hits], rng.integers(0, 256, len(hits))]
+    leanings = np.repeat(rng.integers(0, NUM_LEANINGS, len(kins)), lengths)
+    flat[hits] = _substitutes()[leanings[hits], flat[hits], rng.integers(0, 256, len(hits))]
 
     loose = mutability > MOTIF_MUTATION
     # A deletion runs on for up to MAX_INDEL residues and must not reach the next member.

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from protclip.data import synthetic_words as words
 from protclip.data.synthetic_families import PLACES, SUBFAMILIES, Family, Kind, Organism
 from protclip.data.synthetic_members import Kin
 from protclip.records import Property
@@ -85,7 +86,7 @@ class Annotation:
 
 def _template(text: str) -> _Template:
     """Splits a template into its fixed parts and its choices."""
-    return tuple(tuple(part.split("|")) for part in re.split(r"[\[\]]", text) if part)
+    return tuple(words.choices(part) for part in re.split(r"[\[\]]", text) if part)
 
 
 def _templates(*texts: str) -> tuple[_Template, ...]:
@@ -152,6 +153,18 @@ _DETAILS = _templates(
     "[Also|In addition] [interacts with|recruits|competes with|stabilizes] {partner}",
     "[Loss|Absence|Disruption] [leads to|results in|causes] {phenotype}",
     "[Overexpression|Excess] [leads to|results in|causes] {phenotype}",
+    "[Inhibited|Stimulated|Not affected] by [millimolar|micromolar|low|high] [|amounts of ]{compound}",
+    "[Also|In vitro, also] [acts on|accepts|tolerates] {compound}[, at a lower rate|]",
+    "[The|A] {feature} [positions the substrate|moves upon binding|is needed for {nominal}]",
+    "[Shows|Has] {quality} [activity|behaviour], as [shown|judged] by {method}",
+    "[Recruits|Competes with|Is a substrate of|Cooperates with] the {quality} {class}",
+    "[Isoform {n}|The isoform of {tissue}] [lacks activity|has the opposite effect|is dominant negative]",
+    "[Mutations|Substitutions] of residues near the [N-terminus|C-terminus] [abolish|impair] {nominal}",
+    "[Autophosphorylation|Ubiquitination|Acetylation|Palmitoylation] [increases|decreases] activity",
+    "[Translocates|Moves] to [the cytoskeleton|vesicles|endosomes|the Golgi apparatus] upon {stress}",
+    "[Thereby|Subsequently|Possibly] [prevents|initiates|terminates] the {class} [pathway|cascade] in {system}",
+    "[Influences|Affects|Has an indirect effect on] {system}[ in {tissue}|]",
+    "[In {tissue}|During {stage}|Upon {stress}], [|it ][regulates|modulates|supports|slows] {system}",
 )
 _CIRCUMSTANCES = _templates(
     ", [mainly|especially|also] during {stage}", ", [mainly|especially|even] under {stress}"
@@ -175,38 +188,12 @@ _OTHER_NAMES = _templates(
     "{Family}-like protein {gene}",
     "{code}-{n}",
     "{made} homolog",
-    "Protein {phenotype_word} {n}",
+    "Protein {mutant} {n}",
 )
-_SUBMITTED = _templates("{title}", "{Family} family protein", "{title} {n}", "{Family} domain-containing protein")
+_SUBMITTED = _templates(
+    "{title}", "{Family} family protein", "{title} {n}", "{Family} domain-containing protein"
+)
 _SIMILARITIES = _templates("Belongs to the {family} family")
-_TISSUES = (
-    "liver kidney spleen testis ovary brain heart lung muscle skin thymus pancreas retina placenta roots "
-    "leaves stems flowers seeds pollen hyphae spores petals cotyledons intestine stomach bone cartilage "
-    "adipocytes neurons hepatocytes lymphocytes macrophages keratinocytes trichomes hypocotyls"
-).split()
-_STRESSES = (
-    "heat shock|cold shock|salt stress|drought|starvation|iron limitation|hypoxia|oxidative stress|"
-    "ultraviolet light|wounding|infection|copper excess|high osmolarity|acid shock|ethanol|darkness|"
-    "phosphate depletion|nitrogen limitation|glucose|insulin|interferon|abscisic acid|auxin|cytokinin"
-).split("|")
-_STAGES = (
-    "embryonic development|larval growth|germination|stationary phase|exponential growth|puberty|"
-    "metamorphosis|sporulation|early flowering|gastrulation|neurulation|pregnancy|ageing|seed filling"
-).split("|")
-_PHENOTYPES = (
-    "slow growth|small cells|delayed development|sterility|lethality|short roots|pale leaves|fragile walls|"
-    "cold sensitivity|heat sensitivity|aberrant nuclei|swollen vacuoles|abnormal behaviour|weak muscles|"
-    "premature ageing|irregular septa|enlarged livers|curly wings|blistered colonies|deafness|night blindness"
-).split("|")
-_PHENOTYPE_WORDS = "DWARF PALE FEEBLE CURLED TARDY BRITTLE GLOSSY RAGGED STUNTED WEARY HOLLOW CROOKED".split()
-_STARTS = (
-    "calmo vorti plexa neri tubu stro kino lumi ferro glyco hexa iso kerato lipo myo nitro opti phospho "
-    "quino ribo sulfo thermo uro xantho zymo acto bacto cryo dermo endo fibro gastro hemo"
-).split()
-_ENDS = (
-    "nectin pilin redoxin tropin stasin globin mycin portin fusin grin kinin lectin modulin nexin phorin "
-    "quilin rexin sectin toxin vinculin zymin dorsin cidin bolin axin ganin"
-).split()
 
 
 def _fill(dice: Dice, template: _Template, slots: Mapping[str, str]) -> str:
@@ -217,7 +204,7 @@ def _fill(dice: Dice, template: _Template, slots: Mapping[str, str]) -> str:
 
 def _made_word(dice: Dice) -> str:
     """A protein name that exists nowhere."""
-    return dice.pick(_STARTS) + dice.pick(_ENDS)
+    return f"{dice.pick(words.STARTS)}-{dice.pick(words.ENDS)}"
 
 
 def _gene(dice: Dice, family: Family, organism: Organism) -> str:
@@ -249,12 +236,18 @@ def _slots(dice: Dice, kin: Kin, gene: str) -> dict[str, str]:
         "process2": family.processes[first - 1],
         "partner": f"{_made_word(dice)}-{dice.number(1, 10)}",
         "made": _made_word(dice).capitalize(),
-        "phenotype": dice.pick(_PHENOTYPES),
-        "phenotype_word": dice.pick(_PHENOTYPE_WORDS),
-        "tissue": dice.pick(_TISSUES),
-        "tissue2": dice.pick(_TISSUES),
-        "stress": dice.pick(_STRESSES),
-        "stage": dice.pick(_STAGES),
+        "phenotype": dice.pick(words.PHENOTYPES),
+        "mutant": dice.pick(words.MUTANT_WORDS),
+        "tissue": dice.pick(words.TISSUES),
+        "tissue2": dice.pick(words.TISSUES),
+        "stress": dice.pick(words.STRESSES),
+        "stage": dice.pick(words.STAGES),
+        "compound": dice.pick(words.COMPOUNDS),
+        "feature": dice.pick(words.FEATURES),
+        "method": dice.pick(words.METHODS),
+        "system": dice.pick(words.SYSTEMS),
+        "class": dice.pick(words.CLASSES),
+        "quality": dice.pick(words.QUALITIES),
         "n": str(dice.number(1, 30)),
         "kda": str(dice.number(12, 110)),
         "ph": str(dice.number(5, 10)),
@@ -276,7 +269,9 @@ _OTHERS: dict[str, tuple[_Template, ...]] = {
     "DEVELOPMENTAL STAGE": _templates("[Expressed|Peaks|Accumulates|Disappears] during {stage}"),
     "INDUCTION": _templates("[By|Up-regulated by|Repressed by|Induced by] {stress}[ and {partner}|]"),
     "DISRUPTION PHENOTYPE": _templates("[Mutants|Null mutants|Knockouts] show {phenotype}"),
-    "MISCELLANEOUS": _templates("Present with [about|nearly] {kda}0 molecules per cell in [log phase|rich medium]"),
+    "MISCELLANEOUS": _templates(
+        "Present with [about|nearly] {kda}0 molecules per cell in [log phase|rich medium]"
+    ),
 }
 
 

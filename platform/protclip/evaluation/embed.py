@@ -46,6 +46,8 @@ class Embedder:
         self._max_protein_tokens = loaded.config.model.protein.max_tokens
         self._max_text_tokens = loaded.config.model.text.max_tokens
         self._batch_size = batch_size
+        self._dim = self.model.architecture.projection_dim
+        self._width = self.model.architecture.protein.width
 
     @classmethod
     def from_checkpoint(
@@ -60,11 +62,15 @@ class Embedder:
 
     def embed_proteins(self, sequences: Sequence[str]) -> np.ndarray:
         """L2-normalised embeddings (N, D) in the space shared with texts, float32."""
-        return self._embed(self.residue_tokens(sequences), PAD, lambda x, _: self.model.embed_protein(x))
+        return self._embed(
+            self.residue_tokens(sequences), PAD, lambda x, _: self.model.embed_protein(x), self._dim
+        )
 
     def protein_features(self, sequences: Sequence[str]) -> np.ndarray:
         """Mean last-layer residue states (N, H), without projection, float32."""
-        return self._embed(self.residue_tokens(sequences), PAD, lambda x, _: self.model.protein_features(x))
+        return self._embed(
+            self.residue_tokens(sequences), PAD, lambda x, _: self.model.protein_features(x), self._width
+        )
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised embeddings (N, D) of texts, float32."""
@@ -73,7 +79,7 @@ class Embedder:
     def embed_text_tokens(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """`embed_texts` of tokens as the pairs hold them, without special ones."""
         rows = [self.tokenizer.with_specials(list(ids), self._max_text_tokens) for ids in token_ids]
-        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text)
+        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text, self._dim)
 
     def residue_tokens(self, sequences: Sequence[str]) -> list[np.ndarray]:
         """uint8 tokens of each sequence, cut to the model's length."""
@@ -81,18 +87,15 @@ class Embedder:
 
     @torch.inference_mode()
     def _embed(
-        self, rows: Sequence[Tokens], padding: int, forward: Callable[[Tensor, Tensor], Tensor]
+        self, rows: Sequence[Tokens], padding: int, forward: Callable[[Tensor, Tensor], Tensor], width: int
     ) -> np.ndarray:
         """Vectors of all rows; longest first, so that memory runs out at once or never."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         batches = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
-        vectors = np.empty((len(rows), 0), dtype=np.float32)
+        vectors = np.empty((len(rows), width), dtype=np.float32)
         for batch in tqdm(batches, desc="embedding", unit="batch", disable=None, leave=False):
             tokens, mask = pad_tokens([rows[i] for i in batch], padding)
-            result = forward(tokens.to(self.device), mask.to(self.device)).float().cpu().numpy()
-            if not vectors.size:
-                vectors = np.empty((len(rows), result.shape[1]), dtype=np.float32)
-            vectors[batch] = result
+            vectors[batch] = forward(tokens.to(self.device), mask.to(self.device)).float().cpu().numpy()
         return vectors
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -90,14 +91,12 @@ def read_csv(data: LabelledSequences, sources: Sources) -> Splits[str]:
             raise BenchmarkError(f"{uri}: not readable as CSV: {error}") from error
         missing = [name for name in ("sequence", data.label) if name not in table.column_names]
         if missing:
-            raise BenchmarkError(
-                f"{uri}: no column {missing[0]!r}; it has {', '.join(table.column_names)}"
-            )
+            raise BenchmarkError(f"{uri}: no column {missing[0]!r}; it has {', '.join(table.column_names)}")
         if "split" in table.column_names:
-            table = table.filter(pa.compute.equal(table["split"], split))
+            table = table.filter(pa.array(s == split for s in table["split"].to_pylist()))
         sequences, labels = table["sequence"].to_pylist(), table[data.label].to_pylist()
         if not all(sequences) or not all(labels):
-            raise BenchmarkError(f"{uri}: an empty sequence or {data.label} in split {split}; fill or remove it")
+            raise BenchmarkError(f"{uri}: an empty sequence or {data.label} in split {split}; fix it")
         return Examples(sequences, labels)
 
     return _read_splits(data, sources, read)
@@ -145,8 +144,8 @@ def read_pairs(data: HeldOutPairs, sources: Sources) -> Splits[list[int]]:
     made_by = PairsManifest.load(sources.pairs).tokenizer
     if made_by.fingerprint != sources.tokenizer:
         raise DataError(
-            f"{sources.pairs}: tokenised with {made_by.source!r} (fingerprint {made_by.fingerprint[:12]}), but the "
-            f"checkpoint reads {sources.tokenizer[:12]}; give the pairs it was trained on or sample them again"
+            f"{sources.pairs}: tokenised with {made_by.source!r} ({made_by.fingerprint[:12]}), but the "
+            f"checkpoint reads {sources.tokenizer[:12]}; give the pairs it was trained on or sample again"
         )
     wanted = {"train": ("train", data.max_train_pairs), "test": (data.split, data.max_pairs)}
     splits = {}
@@ -156,7 +155,7 @@ def read_pairs(data: HeldOutPairs, sources: Sources) -> Splits[list[int]]:
             raise BenchmarkError(f"{sources.pairs}: split {split} is empty; sample with a larger share of it")
         rows = dataset.rows(0, 0, min(limit, len(dataset)))
         pieces = zip(*(rows[str(p)].to_pylist() for p in PROPERTIES), strict=True)
-        splits[role] = Examples(rows["sequence"].to_pylist(), [sum(p, []) for p in pieces])
+        splits[role] = Examples(rows["sequence"].to_pylist(), [list(chain(*p)) for p in pieces])
     return splits
 
 
@@ -193,7 +192,9 @@ def _read_fasta(uri: str) -> list[tuple[str, str]]:
         if header.startswith(">") and sequence:
             entries.append((header.strip(), sequence))
         elif block.strip():
-            raise BenchmarkError(f"{uri}: not FASTA at {block.strip()[:60]!r}; expected '>header', then residues")
+            raise BenchmarkError(
+                f"{uri}: not FASTA at {block.strip()[:60]!r}; expected '>header', then residues"
+            )
     return entries
 
 

@@ -69,7 +69,8 @@ class ResidueInputs:
 def make_head(width: int, hidden: int | None, outputs: int, rng: torch.Generator) -> nn.Sequential:
     """Linear, ReLU, Linear, initialised from `rng` (ProtST's head; `hidden` None: as wide as the input)."""
     hidden = hidden or width
-    layers = nn.utils.skip_init(nn.Linear, width, hidden), nn.utils.skip_init(nn.Linear, hidden, outputs)
+    sizes = (width, hidden), (hidden, outputs)
+    layers = [nn.Linear(*size, device="meta").to_empty(device="cpu") for size in sizes]
     for layer in layers:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=rng)
         nn.init.zeros_(layer.bias)

@@ -79,7 +79,6 @@ class TextEncoder(nn.Module):
             layer_norm_eps=sizes.norm_eps,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
         )
         self.bert = BertModel(config, add_pooling_layer=False)
 

@@ -4,13 +4,16 @@ import base64
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import mlflow.pyfunc
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, RunTag
 from mlflow.entities import Param as MlflowParam
@@ -19,11 +22,12 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 
 from protclip import __version__, checkpoint, storage
 from protclip.config.keys import show
 from protclip.config.schema import TrackingConfig
-from protclip.errors import TrackingError
+from protclip.errors import DataError, TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Status, Tracker
 from protclip.tracking.spool import Record, Spool
@@ -46,6 +50,8 @@ MODEL_SIGNATURE = ModelSignature(
         ]
     ),
 )
+
+MODEL_EXAMPLE = {"sequence": ["MKWVTFISLLFLFSSAYS"], "text": ["SUBCELLULAR LOCATION: Secreted."]}
 
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 _SQLITE = "sqlite:///"
@@ -76,8 +82,7 @@ def open_run(
     uri = tracking_uri(config.uri)
     _quiet()
     try:
-        if uri.startswith(_SQLITE):
-            Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        _check_sqlite(uri)
         client = MlflowClient(uri)
         if run_id is not None and not _is_there(client, run_id):
             log.warning("%s has no run %s; a new run is begun", masked(uri), run_id)
@@ -89,9 +94,9 @@ def open_run(
         else:
             client.update_run(run_id, status="RUNNING")
         tracker = attach(config, run_id)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(
-            f"{masked(uri)}: tracking cannot begin: {_first_line(error)}; start the server, "
+            f"{masked(uri)}: tracking cannot begin: {_reason(error)}; start the server, "
             "give another tracking.uri, or go without by tracking.enabled=false"
         ) from error
     code = {"protclip_version": __version__, "git_sha": git_sha() or "unknown"}
@@ -116,6 +121,15 @@ def tracking_uri(given: str | None) -> str:
     """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`."""
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{OUTPUTS / 'mlflow.db'}"
     return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
+
+
+def _check_sqlite(uri: str) -> None:
+    """Makes the folder of a SQLite file and opens the file, on which MLflow itself tries for minutes."""
+    if uri.startswith(_SQLITE):
+        path = Path(uri.removeprefix(_SQLITE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")
 
 
 def _is_there(client: MlflowClient, run_id: str) -> bool:
@@ -236,7 +250,7 @@ class MlflowTracker:
                 self._deliver(batch)
             except Exception as error:  # noqa: BLE001  whatever it is, the records stay for the next try
                 if not away:
-                    where = (masked(self.uri), _first_line(error), self._spool.path)
+                    where = (masked(self.uri), _reason(error), self._spool.path)
                     log.warning("tracking server %s is away (%s); spooling to %s", *where)
                 away = True
                 self._spool.failed(pause_s)
@@ -256,7 +270,7 @@ class MlflowTracker:
                 raise
             if len(batch) == 1:
                 name = batch[0].get("key") or batch[0].get("name") or batch[0]["kind"]
-                log.warning("tracking refuses %s %s: %s", batch[0]["kind"], name, _first_line(error))
+                log.warning("tracking refuses %s %s: %s", batch[0]["kind"], name, _reason(error))
                 return
             for record in batch:
                 self._deliver([record])
@@ -323,6 +337,7 @@ def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "pro
                 python_model=str(Path(__file__).with_name("pyfunc.py")),
                 artifacts={"checkpoint": str(source)},
                 signature=MODEL_SIGNATURE,
+                input_example=pd.DataFrame(MODEL_EXAMPLE),
                 pip_requirements=[f"protclip=={__version__}"],
                 mlflow_model=Model(
                     artifact_path=logged.artifact_location,
@@ -334,8 +349,8 @@ def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "pro
             client.log_model_artifacts(logged.model_id, path)
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    except (MlflowException, OSError) as error:
-        log.warning("%s is not logged as a model: %s", checkpoint_uri, _first_line(error))
+    except (MlflowException, DataError, OSError) as error:
+        log.warning("%s is not logged as a model: %s", checkpoint_uri, _reason(error))
         return None
     return f"models:/{logged.model_id}"
 
@@ -357,12 +372,18 @@ def masked(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
-def _first_line(error: BaseException) -> str:
-    """The beginning of an error's text, without secrets."""
-    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+def _reason(error: BaseException) -> str:
+    """Why, on one line without secrets: the system's own words when it was the network or the disk."""
+    root: BaseException = error
+    while (inner := root.__cause__ or root.__context__) is not None:
+        root = inner
+    error = root if isinstance(root, OSError) else error
+    line = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return line if len(line) <= 200 else line[:199] + "…"
 
 
 def _quiet() -> None:
-    """Keeps the progress messages of MLflow and its database migrations out of the log."""
+    """Keeps migrations, progress and retries out of the log; what matters of them is said here."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)

@@ -50,11 +50,11 @@ class CheckpointModel(PythonModel):
 
 def _embed(cells: pd.Series, embed: Callable[[Sequence[str]], np.ndarray]) -> pd.Series:
     """Embeddings of the cells that are not empty, as lists."""
-    embedded = pd.Series(None, index=range(len(cells)), dtype=object)
     filled = np.flatnonzero(cells.notna())
+    embedded: list[list[float] | None] = [None] * len(cells)
     for position, vector in zip(filled, embed(cells.iloc[filled].tolist()), strict=True):
         embedded[position] = vector.tolist()
-    return embedded.set_axis(cells.index)
+    return pd.Series(embedded, index=cells.index, dtype=object)
 
 
 set_model(CheckpointModel())

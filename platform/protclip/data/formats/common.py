@@ -33,6 +33,10 @@ class BadRecord(Exception):  # noqa: N818 - not an error of the program, it beco
         self.accession = accession
 
 
+Outcomes = Iterator[tuple[int, int, ProteinRecord | BadRecord]]
+"""(start, end, what became of those bytes) of each entry in a run of bytes."""
+
+
 def _no_header(head: bytes) -> tuple[bytes, int]:
     """A format whose records begin at once."""
     return b"", 0
@@ -43,35 +47,57 @@ class Source:
     """How one format is cut and parsed.
 
     Attributes:
-        parse: (entry, header) to record; raises `BadRecord`.
-        split: Spans of the entries in a run of bytes that begins at an entry; an unfinished last one
-            is a span too, unless the format has a `leftover`.
+        records: (bytes that begin at an entry, header) to the outcome of every entry in them.
+        first_end: Where the first complete entry of some bytes ends, 0 when there is none.
         last_end: Where the last complete entry ends, 0 when there is none.
         start: First bytes of a file to (header every parser task needs, offset of the first entry);
             raises `DataError` when the file as a whole is unusable.
-        leftover: (bytes after the last entry of the file, header) to the reason why they are not a
-            proper end, or an empty string. None when they are entries like any other.
+        leftover: (bytes after the last complete entry of the file, header) to the reason why they are
+            not a proper end, or an empty string. None when `records` can tell.
     """
 
-    parse: Callable[[bytes, bytes], ProteinRecord]
-    split: Callable[[bytes], Iterator[tuple[int, int]]]
+    records: Callable[[bytes, bytes], Outcomes]
+    first_end: Callable[[bytes], int]
     last_end: Callable[[bytes], int]
     start: Callable[[bytes], tuple[bytes, int]] = _no_header
     leftover: Callable[[bytes, bytes], str] | None = None
 
 
-def split_lines(data: bytes) -> Iterator[tuple[int, int]]:
-    """Spans of the lines, line ends included."""
+def after_first(terminator: bytes) -> Callable[[bytes], int]:
+    """The `Source.first_end` of entries that end with fixed bytes."""
+    return lambda data: data.find(terminator) + len(terminator) if terminator in data else 0
+
+
+def after_last(terminator: bytes) -> Callable[[bytes], int]:
+    """The `Source.last_end` of entries that end with fixed bytes."""
+    return lambda data: data.rfind(terminator) + len(terminator) if terminator in data else 0
+
+
+def each(
+    spans: Callable[[bytes], Iterator[tuple[int, int]]],
+    parse: Callable[[bytes, bytes], ProteinRecord],
+) -> Callable[[bytes, bytes], Outcomes]:
+    """The `Source.records` of a format whose entries are cut out first and parsed one by one."""
+
+    def records(data: bytes, header: bytes) -> Outcomes:
+        for start, end in spans(data):
+            try:
+                outcome = parse(data[start:end], header)
+            except BadRecord as error:
+                outcome = error
+            yield start, end, outcome
+
+    return records
+
+
+def lines(data: bytes) -> Iterator[tuple[int, int]]:
+    """Spans of the lines that are not blank."""
     start = 0
     while start < len(data):
         end = data.find(b"\n", start) + 1 or len(data)
-        yield start, end
+        if not data[start:end].isspace():
+            yield start, end
         start = end
-
-
-def last_line_end(data: bytes) -> int:
-    """Offset just after the last line end."""
-    return data.rfind(b"\n") + 1
 
 
 def checked_sequence(sequence: bytes, stated: int | None) -> str:
@@ -138,7 +164,7 @@ def location_text(places: list[str], note: str) -> str:
 
 def joined(blocks: list[str]) -> str | None:
     """All blocks of one comment topic as one text; None when there is nothing in them."""
-    return " ".join(filter(None, (block.strip() for block in blocks))) or None
+    return " ".join(filter(None, blocks)) or None
 
 
 def confidence(existence: str | None) -> int | None:

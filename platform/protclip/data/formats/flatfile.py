@@ -1,7 +1,8 @@
 """UniProtKB flat file (`.dat`): entries of two-letter lines, ended by `//`.
 
-Speed is the point of this module: it jumps to the few lines it needs and never looks at the rest
-(references, cross references, features), which is most of an entry.
+Speed is the point of this module. One vectorised pass finds where each kind of line begins; after it
+only the few lines that are needed are looked at, and never the references, cross references and
+features, which are most of an entry.
 """
 
 import re
@@ -9,136 +10,186 @@ from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
 
-from protclip.data.formats.common import BadRecord, Source, checked_sequence, joined, protein_name
+import numpy as np
+
+from protclip.data.formats.common import (
+    BadRecord,
+    Outcomes,
+    Source,
+    after_first,
+    after_last,
+    checked_sequence,
+    joined,
+    protein_name,
+)
 from protclip.records import ProteinRecord
 
-_BORDER = re.compile(rb"\n(?://|(?=ID   ))")
-_ID = re.compile(rb"ID   (\S+) +(\w+);[^\n]*?(\d+) AA\.")
-_DIGITS = re.compile(rb"\d+")
+
+def _code(line: bytes) -> int:
+    """The first two bytes of a line as one number."""
+    return line[0] << 8 | line[1]
+
+
+ID, AC, DT, DE, OX, CC, PE, SQ, END = map(
+    _code, (b"ID", b"AC", b"DT", b"DE", b"OX", b"CC", b"PE", b"SQ", b"//")
+)
+_INTERNAL = _code(b"**")
+_WANTED = np.zeros(65536, bool)
+_WANTED[[ID, AC, DT, DE, OX, CC, PE, SQ, END]] = True
+
+_IDENTITY = re.compile(rb"ID   (\S+) +(\w+);[^\n]*?(\d+) AA\.")
+_ACCESSION = re.compile(rb"AC   +([^;\s]+)")
+_COMMENT = re.compile(
+    r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)"
+)
+_TAXON = re.compile(rb"OX   NCBI_TaxID=(\d{1,9})\b")
 _REVIEWED = {b"Reviewed": True, b"STANDARD": True, b"Unreviewed": False, b"PRELIMINARY": False}
-_MONTHS = (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC")
-_OLD_NAME_END = re.compile(r" \[(?:Contains|Includes):.*| \(Fragments?\)\.?$", re.IGNORECASE | re.DOTALL)
+_LEVELS = {b"%d" % level: level for level in range(1, 6)}
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_OLD_NAME_END = re.compile(r" \[(?:Contains|Includes):.*| \(Fragments?\)\.?$", re.IGNORECASE)
+
+Lines = dict[int, tuple[int, int]]
+"""Span of the first run of lines of each kind in one entry."""
 
 
-def split(data: bytes) -> Iterator[tuple[int, int]]:
-    """Spans that end at `//`, or before an ID line when the terminator is missing."""
-    start = 3 if data.startswith(b"//\n") else 0
-    for border in _BORDER.finditer(data, start):
-        yield start, border.end()
-        start = border.end()
-    yield start, len(data)
+def _runs(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(kind, start, end) of each run of wanted lines of one kind; `**` lines interrupt no run."""
+    characters = np.frombuffer(data, np.uint8)
+    starts = np.append(-1, np.flatnonzero(characters[:-2] == ord("\n"))) + 1
+    kinds = characters[starts].astype(np.uint16) << 8 | characters[starts + 1]
+    public = kinds != _INTERNAL
+    if not public.all():
+        starts, kinds = starts[public], kinds[public]
+    first = np.append(True, kinds[1:] != kinds[:-1])[: len(kinds)] | (kinds == ID)
+    starts, kinds = starts[first], kinds[first]
+    ends = np.append(starts, len(data))[1:]
+    wanted = _WANTED[kinds]
+    return zip(kinds[wanted].tolist(), starts[wanted].tolist(), ends[wanted].tolist(), strict=True)
 
 
-def last_end(data: bytes) -> int:
-    """Offset just after the last `//`."""
-    return data.rfind(b"\n//") + 3 if b"\n//" in data else 0
-
-
-@lru_cache(maxsize=4096)
-def _date(text: bytes) -> date:
-    """The date of "16-JAN-2019"."""
-    try:
-        return date(int(text[7:11]), _MONTHS.index(text[3:6]) + 1, int(text[:2]))
-    except ValueError as error:
-        raise BadRecord("malformed date") from error
-
-
-def _unwrapped(lines: bytes, indent: bytes) -> str:
-    """Lines joined by a space, or by nothing after a hyphen that breaks a word; ends with the topic."""
-    text = lines.replace(b" -" + indent, b" - ").replace(b"-" + indent, b"-").replace(indent, b" ")
-    return text.partition(b"\n")[0].decode(errors="replace")
-
-
-def _name(lines: bytes) -> str:
-    """Protein name of the lines from the first DE line to the references."""
-    if not lines.startswith((b"\nDE   RecName:", b"\nDE   SubName:")):
-        plain = _OLD_NAME_END.sub("", _unwrapped(lines[6:], b"\nDE   "))
-        return protein_name([("Full", plain.strip().rstrip("."))])
-    parts: list[tuple[str, str]] = []
-    for line in lines.split(b"\nDE   ")[1:]:
-        if line.startswith((b"Contains:", b"Includes:")):
-            break
-        key, found, value = line.partition(b"\n")[0].partition(b"=")
-        if found:
-            value = value.rstrip(b"; ")
-            if value.endswith(b"}"):
-                value = value[: value.rfind(b" {")]
-            parts.append((key.rpartition(b" ")[2].decode(), value.decode(errors="replace")))
-    return protein_name(parts)
-
-
-def parse(raw: bytes, header: bytes = b"") -> ProteinRecord:
-    """One entry.
+def records(data: bytes, header: bytes = b"") -> Outcomes:
+    """The outcome of every entry, and of every stretch between entries that is none.
 
     Args:
-        raw: The entry's bytes; line ends may be CRLF.
+        data: Bytes that begin at an entry; line ends may be CRLF.
         header: Unused, flat files have none.
-
-    Raises:
-        BadRecord: It is no entry, is not terminated, or lacks accession, name or a proper sequence.
     """
-    if b"\r" in raw:
-        raw = raw.replace(b"\r\n", b"\n")
-    raw = raw.lstrip()
-    identity = _ID.match(raw)
+    lines: Lines = {}
+    border = 0
+    for kind, start, end in _runs(data):
+        if kind == ID or kind == END:
+            stop = start + 2 if kind == END else start
+            if lines:
+                yield lines[ID][0], stop, _outcome(data, lines, start, terminated=kind == END)
+            else:
+                yield from _stray(data, border, stop)
+            border = stop
+            lines = {ID: (start, end)} if kind == ID else {}
+        elif lines:
+            lines.setdefault(kind, (start, end))
+    if lines:
+        yield lines[ID][0], len(data), _outcome(data, lines, len(data), terminated=False)
+    else:
+        yield from _stray(data, border, len(data))
+
+
+def _stray(data: bytes, start: int, end: int) -> Outcomes:
+    """What stands outside entries; blank lines and lone terminators are nothing."""
+    text = data[start:end].lstrip(b"/ \t\r\n")
+    if text:
+        yield end - len(text), end, BadRecord("not a UniProtKB record")
+
+
+def _outcome(data: bytes, lines: Lines, end: int, *, terminated: bool) -> ProteinRecord | BadRecord:
+    """The record of one entry, or what is wrong with it."""
+    try:
+        return _record(data, lines, end, terminated=terminated)
+    except BadRecord as error:
+        return error
+
+
+def _record(data: bytes, lines: Lines, end: int, *, terminated: bool) -> ProteinRecord:
+    """The record of one entry, `end` being where its terminator begins."""
+    identity = _IDENTITY.match(data, lines[ID][0])
     if identity is None:
         raise BadRecord("not a UniProtKB record")
-    if not raw.endswith(b"\n//"):
+    if not terminated:
         raise BadRecord("no terminator")
     entry_name, status, length = identity.groups()
     if status not in _REVIEWED:
         raise BadRecord("unknown review status")
-    ac = raw.find(b"\nAC   ", identity.end())
-    accession = raw[ac + 6 : raw.find(b";", ac)].strip() if ac > 0 else b""
-    if not accession:
+    accession = _ACCESSION.match(data, lines[AC][0]) if AC in lines else None
+    if accession is None:
         raise BadRecord("no accession")
-
-    sq = raw.rfind(b"\nSQ   ")
-    if sq < 0:
+    if SQ not in lines:
         raise BadRecord("no sequence")
-    sequence = checked_sequence(raw[raw.find(b"\n", sq + 1) : -3].translate(None, b" \n"), int(length))
-
-    de = raw.find(b"\nDE   ", ac, sq)
-    if de < 0:
+    sequence = checked_sequence(data[lines[SQ][1] : end].translate(None, b" \r\n"), int(length))
+    if DE not in lines:
         raise BadRecord("no protein name")
-    references = raw.find(b"\nRN", de, sq)
-    if references < 0:
-        references = raw.find(b"\nCC", de, sq)
-    dt = raw.rfind(b"\nDT   ", ac, de)
-    ox = raw.find(b"\nOX   NCBI_TaxID=", de, references)
-    taxon = _DIGITS.match(raw, ox + 17) if ox > 0 else None
-    # From the end backwards: features take fewer bytes than cross references in most entries, and
-    # bytes.rfind is faster than bytes.find.
-    pe = raw.rfind(b"\nPE", references, sq)
-    level = raw[pe + 6 : pe + 7] if pe > 0 else b""
 
-    function: list[str] = []
-    location: list[str] = []
-    similarity: list[str] = []
-    cc = raw.find(b"\nCC   -!- ", references, sq)
-    if cc > 0:
-        end = raw.find(b"\nDR", cc, sq)
-        for comment in raw[cc : end if end > 0 else sq].split(b"\nCC   -!- "):
-            if comment.startswith(b"FUNCTION:"):
-                function.append(_unwrapped(comment[9:], b"\nCC       "))
-            elif comment.startswith(b"SUBCELLULAR LOCATION:"):
-                location.append(_unwrapped(comment[21:], b"\nCC       "))
-            elif comment.startswith(b"SIMILARITY:"):
-                similarity.append(_unwrapped(comment[11:], b"\nCC       "))
+    texts: dict[str, list[str]] = {"FUNCTION": [], "SUBCELLULAR LOCATION": [], "SIMILARITY": []}
+    for topic, text in _COMMENT.findall(_block(data, lines, CC)):
+        texts[topic].append(_unwrapped(text, "\nCC       "))
+    function, location, similarity = map(joined, texts.values())
 
+    taxon = _TAXON.match(data, lines[OX][0]) if OX in lines else None
+    level = data[lines[PE][0] + 5 : lines[PE][0] + 6] if PE in lines else b""
+    dates = _block(data, lines, DT).rstrip().rpartition("\n")[2]
     return ProteinRecord(
-        accession=accession.decode(errors="replace"),
+        accession=accession[1].decode(errors="replace"),
         entry_name=entry_name.decode(errors="replace"),
         reviewed=_REVIEWED[status],
         sequence=sequence,
-        protein_name=_name(raw[de:references]),
-        function=joined(function),
-        subcellular_location=joined(location),
-        similarity=joined(similarity),
-        confidence=int(level) if level in b"12345" and level else None,
-        taxon_id=int(taxon[0]) if taxon else None,
-        annotation_date=_date(raw[dt + 6 : dt + 17]) if dt > 0 else None,
+        protein_name=_name(_block(data, lines, DE)),
+        function=function,
+        subcellular_location=location,
+        similarity=similarity,
+        confidence=_LEVELS.get(level),
+        taxon_id=int(taxon[1]) if taxon else None,
+        annotation_date=_date(dates[5:16]) if dates else None,
     )
 
 
-SOURCE = Source(parse, split, last_end)
+def _block(data: bytes, lines: Lines, kind: int) -> str:
+    """The lines of one kind with plain line ends; empty when there are none."""
+    start, end = lines.get(kind, (0, 0))
+    block = data[start:end].decode(errors="replace")
+    return block.replace("\r\n", "\n") if "\r" in block else block
+
+
+def _unwrapped(text: str, indent: str) -> str:
+    """Continued lines joined by a space, or by nothing after a hyphen that breaks a word."""
+    pieces = [
+        line if line.endswith("-") and not line.endswith(" -") else line + " " for line in text.split(indent)
+    ]
+    return "".join(pieces).strip()
+
+
+def _name(block: str) -> str:
+    """Protein name of the DE lines; `Contains:` and `Includes:` name other proteins."""
+    if not block.startswith(("DE   RecName:", "DE   SubName:")):
+        plain = _unwrapped(block[5:], "\nDE   ")
+        return protein_name([("Full", _OLD_NAME_END.sub("", plain).rstrip("."))])
+    parts: list[tuple[str, str]] = []
+    for line in block.split("\n"):
+        key, found, value = line[14:].partition("=")
+        if found:
+            value = value.rstrip("; ")
+            if value.endswith("}"):
+                value = value[: value.rfind(" {")]
+            parts.append((key, value))
+        elif line.startswith(("DE   Contains:", "DE   Includes:")):
+            break
+    return protein_name(parts)
+
+
+@lru_cache(maxsize=4096)
+def _date(text: str) -> date:
+    """The date of "16-JAN-2019"."""
+    try:
+        return date(int(text[7:]), _MONTHS.index(text[3:6]) + 1, int(text[:2]))
+    except ValueError as error:
+        raise BadRecord("malformed date") from error
+
+
+SOURCE = Source(records, after_first(b"\n//"), after_last(b"\n//"))

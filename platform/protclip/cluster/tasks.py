@@ -1,0 +1,94 @@
+"""Python functions as stages of a Ray Data stream.
+
+The objects between stages cross as pickles in single-row blocks: each row is one task's work (a block
+of a file, a range of keys) and its vectorised part happens inside the task. A `ProtclipError` of a task
+travels like a result and is raised on the driver, so that neither Ray nor the user sees a traceback.
+"""
+
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.util.debug import log_once
+
+from protclip.errors import ProtclipError
+
+PAYLOAD = "payload"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a stream.
+
+    Attributes:
+        run: Makes any number of results of one item; pickled to the workers.
+        num_cpus: CPUs a task holds; 0 for a task that mostly waits for files, of which there are then at
+            most as many as the cluster has CPUs.
+    """
+
+    run: Callable[[Any], Iterable[Any]]
+    num_cpus: float = 1
+
+
+def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
+    """Sends items through stages on the connected cluster; yields the last results as they come.
+
+    Raises:
+        ProtclipError: A task raised it.
+    """
+    rows = [{PAYLOAD: pickle.dumps(item)} for item in items]
+    if not rows:
+        return
+    # Ray Data would announce once that its progress bars are off, and each execution.
+    log_once("ray_data_progress_manager_disabled")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    # One row per block, so that a generator's results leave it one by one.
+    context.target_max_block_size = 1
+    num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    with ray.data.DataContext.current(context):
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        for stage in stages:
+            dataset = dataset.map_batches(
+                _task(stage.run),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=stage.num_cpus,
+                compute=None if stage.num_cpus else ray.data.TaskPoolStrategy(num_cpus),
+            )
+    for row in dataset.iter_rows():
+        result = pickle.loads(row[PAYLOAD])  # noqa: S301 - our own tasks made it
+        if isinstance(result, ProtclipError):
+            raise result
+        yield result
+
+
+def _task(run: Callable[[Any], Iterable[Any]]) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    """A stage as a function of single-row tables; an error passes through later stages."""
+
+    def task(batch: pa.Table) -> Iterator[pa.Table]:
+        (payload,) = batch[PAYLOAD]
+        item = pickle.loads(payload.as_buffer())  # noqa: S301 - our own tasks made it
+        if isinstance(item, ProtclipError):
+            yield batch
+            return
+        try:
+            for result in run(item):
+                yield _row(result)
+        except ProtclipError as error:
+            yield _row(error)
+
+    return task
+
+
+def _row(value: object) -> pa.Table:
+    """A pickle as a table of one row, without copying it."""
+    data = pa.py_buffer(pickle.dumps(value, protocol=5))
+    offsets = pa.array([0, len(data)], pa.int64()).buffers()[1]
+    return pa.table({PAYLOAD: pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])})

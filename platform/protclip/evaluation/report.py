@@ -1,0 +1,243 @@
+"""The results as a page (self-contained HTML), as Markdown, and as JSON."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+
+from protclip.evaluation.results import Summary
+from protclip.provenance import git_sha
+
+PACKAGES = ("protclip", "numpy", "scikit-learn", "torch")
+HEADINGS = ("Benchmark", "Metric", "Model", "Best baseline", "Difference", "Best published", "Difference")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the numbers depend on."""
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was evaluated, and with what.
+
+    Attributes:
+        checkpoint: URI of the checkpoint.
+        step: Optimisation steps it has seen.
+        data_manifest: sha256 of the manifest of the pairs it was trained on.
+        created: When the report was made, ISO 8601.
+        git_sha: Commit of the evaluating code, when known.
+        versions: Package versions.
+    """
+
+    checkpoint: str
+    step: int
+    data_manifest: str
+    created: str
+    git_sha: str | None = field(default_factory=git_sha)
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+
+def number(value: float) -> str:
+    """A metric as a reader wants it: three decimals, one for ranks past a hundred."""
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def with_deviation(mean: float, deviation: float | None) -> str:
+    """Mean, and the deviation over seeds when there are several."""
+    return number(mean) if deviation is None else f"{number(mean)} ± {number(deviation)}"
+
+
+def heading(summary: Summary) -> str:
+    """Group and title of a benchmark."""
+    return f"{summary.spec.group}: {summary.spec.title}"
+
+
+def overview(summaries: Iterable[Summary]) -> list[tuple[str, ...]]:
+    """One row per benchmark for `HEADINGS`, by its primary metric."""
+    rows = []
+    for summary in summaries:
+        score = summary.primary
+        row = [summary.spec.name, score.metric, with_deviation(score.mean, score.deviation)]
+        for others in (score.baselines, score.published):
+            best = summary.best(others)
+            row += (
+                ["–", "–"]
+                if best is None
+                else [
+                    f"{number(best[1])} ({best[0]})",
+                    f"{score.mean - best[1]:+.3f}",
+                ]
+            )
+        rows.append(tuple(row))
+    return rows
+
+
+def details(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows of every metric of one benchmark."""
+    baselines = list(dict.fromkeys(name for score in summary.scores for name in score.baselines))
+    models = list(dict.fromkeys(name for score in summary.scores for name in score.published))
+    rows = []
+    for score in summary.scores:
+        others = [score.baselines.get(n) for n in baselines] + [score.published.get(n) for n in models]
+        cells = ["–" if value is None else number(value) for value in others]
+        rows.append((score.metric, with_deviation(score.mean, score.deviation), *cells))
+    return ("Metric", "Model", *baselines, *(f"{m} (published)" for m in models)), rows
+
+
+def facts(provenance: Provenance) -> dict[str, str]:
+    """The provenance as labels and values for people."""
+    return {
+        "Checkpoint": f"{provenance.checkpoint} (step {provenance.step})",
+        "Pairs manifest": provenance.data_manifest,
+        "Code": provenance.git_sha or "unknown commit",
+        "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+        "Made": provenance.created,
+    }
+
+
+def remarks(summary: Summary) -> list[str]:
+    """Data sizes, run time, notes and sources of one benchmark."""
+    sizes = ", ".join(f"{name} {count:,}" for name, count in summary.counts.items())
+    seconds = sum(summary.seconds.values())
+    runs = f"{len(summary.seconds)} run(s), seeds {', '.join(map(str, summary.seconds))}"
+    return [
+        f"Data: {sizes}",
+        f"{runs}, {seconds:.1f} s on {summary.device}",
+        *summary.notes,
+        f"Source: {summary.spec.citation} Licence: {summary.spec.licence}",
+    ]
+
+
+def to_json(provenance: Provenance, summaries: Sequence[Summary]) -> dict[str, object]:
+    """Everything, one row per benchmark, metric and seed."""
+    return {
+        "provenance": asdict(provenance),
+        "benchmarks": [
+            {
+                "spec": summary.spec.model_dump(mode="json"),
+                "counts": dict(summary.counts),
+                "notes": list(summary.notes),
+                "device": summary.device,
+            }
+            for summary in summaries
+        ],
+        "rows": [
+            {
+                "benchmark": summary.spec.name,
+                "metric": score.metric,
+                "primary": score is summary.primary,
+                "seed": seed,
+                "value": value,
+                "mean": score.mean,
+                "deviation": score.deviation,
+                "baselines": dict(score.baselines),
+                "published": dict(score.published),
+                "seconds": summary.seconds[seed],
+            }
+            for summary in summaries
+            for score in summary.scores
+            for seed, value in score.values.items()
+        ],
+    }
+
+
+def files(provenance: Provenance, summaries: Sequence[Summary]) -> dict[str, str]:
+    """The report in all forms, by file name."""
+    return {
+        "report.html": to_html(provenance, summaries),
+        "report.md": to_markdown(provenance, summaries),
+        "results.json": json.dumps(to_json(provenance, summaries), indent=2) + "\n",
+    }
+
+
+def to_markdown(provenance: Provenance, summaries: Sequence[Summary]) -> str:
+    """The report as Markdown."""
+    lines = ["# Benchmark results", "", *_markdown_table(HEADINGS, overview(summaries)), ""]
+    lines += [f"- {label}: {value}" for label, value in facts(provenance).items()]
+    for summary in summaries:
+        lines += ["", f"## {heading(summary)}", "", *_markdown_table(*details(summary)), ""]
+        lines += [f"- {remark}" for remark in remarks(summary)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
+    return [
+        f"| {' | '.join(headings)} |",
+        f"|{'---|' * len(headings)}",
+        *(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in rows),
+    ]
+
+
+STYLE = """
+:root { --ink: #1c2330; --dim: #667085; --line: #e4e7ec; --card: #fff; --page: #f5f6f8;
+  --ours: #2f6fde; --base: #aab3c2; --pub: #d99a2b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaee; --dim: #98a2b3; --line: #333b49;
+  --card: #1d232e; --page: #141821; } }
+* { box-sizing: border-box }
+body { margin: 0; padding: 2.5rem 1rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 62rem; margin: auto }
+h1 { font-size: 1.7rem; margin: 0 0 1.2rem } h2 { font-size: 1.15rem; margin: 0 0 .8rem }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 1.3rem 1.5rem; margin-bottom: 1.2rem; overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap }
+th { color: var(--dim); font-weight: 600 } th:first-child, td:first-child { text-align: left }
+tr:last-child td { border-bottom: 0 } .details tr:nth-child(2) { font-weight: 600 }
+ul, dl { color: var(--dim); font-size: .87rem; margin: 1rem 0 0; padding-left: 1.1rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; padding: 0 }
+dd { margin: 0; overflow-wrap: anywhere } svg { width: 100%; height: auto; margin-bottom: .8rem }
+svg text { fill: var(--ink); font-size: 12px } .dim { fill: var(--dim) }
+"""
+
+
+def to_html(provenance: Provenance, summaries: Sequence[Summary]) -> str:
+    """The report as one page that needs nothing from outside."""
+    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(provenance).items())
+    cards = "".join(
+        f"<section><h2>{escape(heading(summary))}</h2>{_bars(summary)}"
+        f"{_html_table(*details(summary), 'details')}"
+        f"<ul>{''.join(f'<li>{escape(remark)}</li>' for remark in remarks(summary))}</ul></section>"
+        for summary in summaries
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Benchmark results</title><style>{STYLE}</style></head><body><main><h1>Benchmark results</h1>"
+        f"<section>{_html_table(HEADINGS, overview(summaries), 'overview')}<dl>{terms}</dl></section>"
+        f"{cards}</main></body></html>\n"
+    )
+
+
+def _html_table(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:
+    """A table whose first column is text and the others numbers."""
+    head = "".join(f"<th>{escape(h)}</th>" for h in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
+
+
+def _bars(summary: Summary) -> str:
+    """The primary metric of the model, the baselines and the published models as an SVG bar chart."""
+    score = summary.primary
+    bars = [("this model", score.mean, "--ours")]
+    bars += [(name, value, "--base") for name, value in score.baselines.items()]
+    bars += [(f"{name} (published)", value, "--pub") for name, value in score.published.items()]
+    left, full, step = 230, 420, 24
+    scale = full / max(*(value for _, value, _ in bars), 1e-9)
+    rows = []
+    for i, (name, value, colour) in enumerate(bars):
+        y, width = i * step, max(value * scale, 1.0)
+        rows.append(
+            f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{left}" y="{y + 4}" width="{width:.1f}" height="16" rx="3" '
+            f'style="fill: var({colour})"/>'
+            f'<text x="{left + width + 6:.1f}" y="{y + 16}">{number(value)}</text>'
+        )
+    height = step * len(bars) + 18
+    rows.append(f'<text class="dim" x="{left}" y="{height - 4}">{escape(score.metric)}</text>')
+    label = escape(f"{score.metric} of the model and what it is held against")
+    return f'<svg viewBox="0 0 720 {height}" role="img" aria-label="{label}">{"".join(rows)}</svg>'

@@ -1,0 +1,73 @@
+"""PDA, property-grouped dynamic segment alignment. Shape suffixes as in `tensors.py`."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from protclip.losses.masked import mean_over_all
+
+FLAT = 1e-5
+"""Range of similarities, relative to the largest, below which they count as all equal."""
+
+
+def dynamic_segments(
+    prototypes_BKD: Tensor, residues_BLD: Tensor, mask_BL: Tensor, theta_K: Tensor
+) -> Tensor:
+    """The weighted residues that each property of a protein is about (paper, dynamic segments).
+
+    Dot products of property and residues, min-max normalised per property over the real residues;
+    those under θ become 0, the rest, normalised to sum 1, weigh the residues. Gradient flows through
+    the weights, minimum and maximum included; the threshold itself has none. Where all residues
+    are equally similar, all weigh the same, and no gradient goes through the weights [D].
+
+    Args:
+        prototypes_BKD: What stands for each property's text.
+        residues_BLD: Projected residue states.
+        mask_BL: True on residues, at least one per protein.
+        theta_K: Threshold per property, at least 0 and below 1.
+
+    Returns:
+        (B, K, D) segments.
+    """
+    mask_B1L = mask_BL[:, None]
+    similarity_BKL = prototypes_BKD @ residues_BLD.transpose(1, 2)
+    lowest_BK1 = similarity_BKL.masked_fill(~mask_B1L, torch.inf).amin(-1, keepdim=True)
+    highest_BK1 = similarity_BKL.masked_fill(~mask_B1L, -torch.inf).amax(-1, keepdim=True)
+    range_BK1 = highest_BK1 - lowest_BK1
+    differ_BK1 = range_BK1 > FLAT * torch.maximum(highest_BK1.abs(), lowest_BK1.abs())
+    # The inner choice keeps 0/0 out of the branch that is not taken: its gradient would be NaN.
+    normalised_BKL = torch.where(
+        differ_BK1, (similarity_BKL - lowest_BK1) / torch.where(differ_BK1, range_BK1, 1.0), 1.0
+    )
+    weights_BKL = normalised_BKL * (mask_B1L & (normalised_BKL >= theta_K[:, None]))
+    return (weights_BKL / weights_BKL.sum(-1, keepdim=True)) @ residues_BLD
+
+
+def segment_alignment(
+    segments_BKD: Tensor, prototypes_BKD: Tensor, present_BK: Tensor, scale: Tensor
+) -> Tensor:
+    """Each segment picks its property among those of the same protein, and each property its segment.
+
+    Cosine logits, K × K per protein. Absent properties are neither candidates nor counted, and a
+    protein with fewer than two properties has nothing to tell apart.
+
+    Args:
+        segments_BKD: Dynamic segments.
+        prototypes_BKD: What stands for each property's text.
+        present_BK: True where the property is present.
+        scale: Inverse temperature, scalar.
+
+    Returns:
+        Scalar; its average over ranks is the mean over the properties of all ranks.
+    """
+    segments_BKD, prototypes_BKD = normalize(segments_BKD, dim=-1), normalize(prototypes_BKD, dim=-1)
+    logits_BKK = scale * segments_BKD @ prototypes_BKD.transpose(1, 2)
+    counted_BK = present_BK & (present_BK.sum(1, keepdim=True) > 1)
+    own_N = torch.arange(present_BK.shape[1], device=present_BK.device).expand_as(present_BK)[counted_BK]
+    to_property, to_segment = (
+        cross_entropy(
+            logits.masked_fill(~present_BK[:, None], -torch.inf)[counted_BK], own_N, reduction="sum"
+        )
+        for logits in (logits_BKK, logits_BKK.transpose(1, 2))
+    )
+    return mean_over_all((to_property + to_segment) / 2, counted_BK.sum())

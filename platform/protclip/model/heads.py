@@ -1,0 +1,92 @@
+"""What stands on the encoders: projections, residue heads, cross-attention, prototypes.
+
+Shape suffixes: B pairs, M masked positions (padded per pair), T text tokens, K properties, P
+prototypes, D embedding width, V residue tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from protclip.tensors import VOCAB_SIZE
+
+
+def projection(width: int, projection_dim: int) -> nn.Sequential:
+    """Encoder states to the shared space: Linear, ReLU, Linear [R]."""
+    return nn.Sequential(
+        nn.Linear(width, projection_dim), nn.ReLU(), nn.Linear(projection_dim, projection_dim)
+    )
+
+
+def residue_head(width: int, hidden: int) -> nn.Sequential:
+    """States to residue logits: Linear, GELU, LayerNorm, Linear [P][R]."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Linear(hidden, VOCAB_SIZE)
+    )
+
+
+class Fusion(nn.Module):
+    """BSR's cross-attention: masked residues ask, the biotext answers [P].
+
+    Pre-norm, with a residual connection [D]; the softmax runs over the text tokens [D: the reference
+    takes it over the residues].
+    """
+
+    def __init__(self, projection_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.residue_norm = nn.LayerNorm(projection_dim)
+        self.text_norm = nn.LayerNorm(projection_dim)
+        self.attention = nn.MultiheadAttention(projection_dim, num_heads, batch_first=True)
+
+    def forward(self, residues_BMD: Tensor, text_BTD: Tensor, text_mask_BT: Tensor) -> Tensor:
+        """Residues (B, M, D) with what they found in their own pair's text."""
+        text_BTD = self.text_norm(text_BTD)
+        found_BMD, _ = self.attention(
+            self.residue_norm(residues_BMD),
+            text_BTD,
+            text_BTD,
+            key_padding_mask=~text_mask_BT,
+            need_weights=False,
+        )
+        return residues_BMD + found_BMD
+
+
+class Prototypes(nn.Module):
+    """PDA's bank of learnable prototypes, of which a property's text chooses a soft mixture [R].
+
+    Args:
+        num_prototypes: Size of the bank (P).
+        projection_dim: Width (D).
+        temperature: Gumbel-softmax temperature τ; lower is harder.
+    """
+
+    def __init__(self, num_prototypes: int, projection_dim: int, temperature: float) -> None:
+        super().__init__()
+        self.bank_PD = nn.Parameter(torch.randn(num_prototypes, projection_dim))
+        self.temperature = temperature
+
+    def forward(self, properties_BKD: Tensor, noise_BKP: Tensor | None) -> Tensor:
+        """Mixtures (B, K, D) by dot product with the bank; no noise gives the plain softmax."""
+        logits_BKP = properties_BKD @ self.bank_PD.T
+        if noise_BKP is not None:
+            logits_BKP = logits_BKP + noise_BKP
+        return (logits_BKP / self.temperature).softmax(-1) @ self.bank_PD
+
+
+def masked_mean(states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+    """Mean over the positions where the mask is True, float32 (B, H); 0 where there is none."""
+    total_BH = (states_BLH.float() * mask_BL[..., None]).sum(1)
+    return total_BH / mask_BL.sum(1, keepdim=True).clamp(min=1)
+
+
+def gather_masked(states_BLH: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """The states at True positions, in order, right-padded.
+
+    Returns:
+        (B, M, H) states, M the most True positions of a row, and (B, M) bool, True on real ones.
+    """
+    counts_B = mask_BL.sum(1)
+    num_masked = int(counts_B.max())
+    positions_BM = (~mask_BL).sort(dim=1, stable=True).indices[:, :num_masked]
+    rows_B1 = torch.arange(len(mask_BL), device=mask_BL.device)[:, None]
+    real_BM = torch.arange(num_masked, device=mask_BL.device) < counts_B[:, None]
+    return states_BLH[rows_B1, positions_BM], real_BM

@@ -1,0 +1,156 @@
+"""Tracking against a real SQLite store and a small HTTP server that comes and goes."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from protclip.config.schema import TrackingConfig
+from protclip.tracking.mlflow import attach, log_checkpoint_model, open_run
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory without tracking settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_run_in_sqlite_holds_everything(workplace: Path) -> None:
+    parent = open_run(TrackingConfig(experiment="e"), "parent")
+    tracker = open_run(TrackingConfig(experiment="e"), "child", parent_id=parent.run_id, tags={"job": "test"})
+    tracker.log_params({"optim.lr": 1e-5})
+    for step in range(1200):
+        tracker.log_metrics({"train/loss/gc": step / 2, "train/nan": float("nan")}, step)
+    tracker.log_text("table", "results/table.md")
+    tracker.close()
+
+    assert (workplace / "outputs" / "mlflow.db").is_file()
+    assert list((workplace / "outputs" / "spool").iterdir()) == []
+    client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
+    run = client.get_run(str(tracker.run_id))
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "child"
+    assert run.data.params == {"optim.lr": "1e-05"}
+    assert run.data.metrics["train/loss/gc"] == 1199 / 2
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/nan")] == list(range(1200))
+    tags = run.data.tags
+    assert tags["mlflow.parentRunId"] == parent.run_id
+    assert tags["job"] == "test"
+    assert {"git_sha", "protclip_version"} <= tags.keys()
+    stored = Path(urlparse(run.info.artifact_uri).path) / "results" / "table.md"
+    assert stored.read_text() == "table"
+    assert stored.is_relative_to(workplace / "outputs" / "mlartifacts")
+
+    # Continued: the run is open again, a changed value is refused, everything else is added.
+    again = open_run(TrackingConfig(experiment="e"), "child", run_id=tracker.run_id)
+    assert again.run_id == tracker.run_id
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+    worker = attach(TrackingConfig(), again.run_id)
+    again.log_params({"optim.lr": 2.0, "new": 1})
+    worker.log_metrics({"train/loss/gc": 0.0}, 1200)
+    worker.flush()
+    again.close("FAILED")
+    parent.close()
+    run = client.get_run(run.info.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.params == {"optim.lr": "1e-05", "new": "1"}
+    assert run.data.metrics["train/loss/gc"] == 0.0
+
+    # A run that the server does not have does not stand in the way.
+    other = open_run(TrackingConfig(experiment="e"), "other", run_id="0" * 32)
+    assert other.run_id not in {None, "0" * 32}
+    other.close()
+
+
+class Recorder(ThreadingHTTPServer):
+    """Accepts MLflow's REST requests and keeps their bodies."""
+
+    allow_reuse_address = True
+
+    def __init__(self, port: int, seen: list[tuple[str, dict]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                info = {"run_id": "abc", "run_uuid": "abc", "experiment_id": "0", "status": "RUNNING"}
+                self.answer({"run": {"info": info, "data": {}}})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                seen.append((self.path.rpartition("/mlflow/")[2], json.loads(body)))
+                self.answer({})
+
+            def answer(self, value: dict) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: object) -> None:
+                """Says nothing."""
+
+        super().__init__(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def test_run_outlives_an_absent_server(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("protclip.tracking.mlflow.RETRY_FIRST_S", 0.05)
+    seen: list[tuple[str, dict]] = []
+    server = Recorder(0, seen)
+    port = server.server_address[1]
+    tracker = attach(TrackingConfig(uri=f"http://127.0.0.1:{port}"), "abc")
+    tracker.log_metrics({"m": 0.0}, 0)
+    tracker.flush()
+    server.stop()
+    for step in range(1, 30):
+        tracker.log_metrics({"m": float(step)}, step)
+    tracker.flush()
+    assert "29 records of run abc did not reach" in caplog.text
+    server = Recorder(port, seen)
+    tracker.close()
+    server.stop()
+    steps = [int(m["step"]) for path, body in seen if path == "runs/log-batch" for m in body["metrics"]]
+    assert steps == list(range(30))
+    assert seen[-1][0] == "runs/update"
+    assert seen[-1][1]["status"] == "FINISHED"
+    assert list((workplace / "outputs" / "spool").iterdir()) == []
+
+
+def test_checkpoint_model_embeds_as_the_checkpoint_does(workplace: Path, tiny_checkpoint: str) -> None:
+    from protclip.evaluation.embed import Embedder
+
+    tracker = open_run(TrackingConfig(), "train")
+    uri = log_checkpoint_model(tracker, str(tiny_checkpoint))
+    tracker.close()
+    assert uri is not None
+    mlflow.set_tracking_uri(f"sqlite:///{workplace}/outputs/mlflow.db")
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+        by_run = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/protclip")
+    finally:
+        mlflow.set_tracking_uri(None)
+    embedder = Embedder.from_checkpoint(str(tiny_checkpoint))
+    sequences, texts = ["MKTAYIAK", "MEEPQSDPSV"], ["FUNCTION: Binds DNA.", None]
+    table = model.predict(pd.DataFrame({"sequence": sequences, "text": texts}))
+    np.testing.assert_allclose(
+        np.stack(table["protein_embedding"]), embedder.embed_proteins(sequences), atol=1e-6
+    )
+    np.testing.assert_allclose(table["text_embedding"][0], embedder.embed_texts(texts[:1])[0], atol=1e-6)
+    assert table["text_embedding"][1] is None
+    only = by_run.predict(pd.DataFrame({"sequence": sequences[:1]}))
+    assert list(only) == ["protein_embedding"]

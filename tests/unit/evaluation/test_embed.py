@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from protclip import storage
+from protclip.errors import CheckpointError
+from protclip.evaluation.embed import Embedder
+
+SEQUENCES = ["MKTAYIAKQR", "M", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ" * 3, "GGSS", "MKTAYIAKQR", "MXUBZ"]
+TEXTS = ["PROTEIN NAME: Kinase.", "FUNCTION: Binds.", "", "PROTEIN NAME: Kinase. FUNCTION: " + "Binds. " * 80]
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_checkpoint):
+    return Embedder.from_checkpoint(str(tiny_checkpoint), batch_size=4)
+
+
+def test_embeddings_have_the_promised_shapes_and_length(embedder):
+    proteins, texts = embedder.embed_proteins(SEQUENCES), embedder.embed_texts(TEXTS)
+    features = embedder.protein_features(SEQUENCES)
+    assert (proteins.shape, texts.shape, features.shape) == ((6, 32), (4, 32), (6, 64))
+    assert proteins.dtype == texts.dtype == features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(proteins, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["embed_proteins", "protein_features", "embed_texts"])
+def test_embeddings_do_not_depend_on_batch_neighbours_or_order(embedder, method):
+    embed, inputs = getattr(embedder, method), TEXTS if method == "embed_texts" else SEQUENCES
+    together = embed(inputs)
+    alone = np.concatenate([embed([one]) for one in inputs])
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+    np.testing.assert_allclose(embed(inputs[::-1])[::-1], together, atol=2e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+def test_embeddings_of_nothing_keep_their_width(embedder):
+    assert embedder.embed_proteins([]).shape == embedder.embed_texts([]).shape == (0, 32)
+    assert embedder.protein_features([]).shape == (0, 64)
+
+
+def test_embed_text_tokens_equals_embed_texts(embedder):
+    tokens = embedder.tokenizer.encode(TEXTS)
+    np.testing.assert_array_equal(embedder.embed_text_tokens(tokens), embedder.embed_texts(TEXTS))
+
+
+def test_protein_features_are_the_mean_over_residues_alone(embedder):
+    import torch
+
+    tokens = torch.as_tensor(embedder.residue_tokens(["MKTAYIAKQR"])[0].astype(np.int64))[None]
+    with torch.inference_mode():
+        states = embedder.model.protein_encoder(tokens)[0, 1:-1]
+    np.testing.assert_allclose(
+        embedder.protein_features(["MKTAYIAKQR"])[0], states.mean(0).numpy(), atol=1e-5
+    )
+
+
+def test_long_sequences_are_cut_to_the_models_length(embedder):
+    long = "ACDEFGHIKLMNPQRSTVWY" * 10
+    np.testing.assert_allclose(
+        embedder.embed_proteins([long]), embedder.embed_proteins([long[:126]]), atol=1e-6
+    )
+
+
+def test_from_checkpoint_refuses_weights_of_another_size(tiny_checkpoint, tmp_path):
+    import shutil
+
+    directory = tmp_path / "step"
+    shutil.copytree(tiny_checkpoint, directory)
+    architecture = storage.read_json(str(directory / "architecture.json"))
+    architecture["protein"]["width"] *= 2
+    storage.write_json(str(directory / "architecture.json"), architecture)
+    meta = storage.read_json(str(directory / "meta.json"))
+    meta["files"]["architecture.json"] = storage.sha256(str(directory / "architecture.json"))
+    storage.write_json(str(directory / "meta.json"), meta)
+    with pytest.raises(CheckpointError, match="another size") as caught:
+        Embedder.from_checkpoint(str(directory))
+    assert "\n" not in str(caught.value)
+
+
+def test_from_checkpoint_refuses_a_damaged_file(tiny_checkpoint, tmp_path):
+    import shutil
+
+    directory = tmp_path / "step"
+    shutil.copytree(tiny_checkpoint, directory)
+    raw = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(raw[:-10])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
+        Embedder.from_checkpoint(str(directory))
