@@ -67,7 +67,7 @@ def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
     from protclip.cluster.evaluate import run_benchmarks
 
     # Benchmarks lie beside the folder of suites: conf/suites/smoke.yaml, conf/benchmarks/*.yaml.
-    return run_benchmarks(config, conf_dir=Path("conf") if file is None else file.absolute().parents[1])
+    return run_benchmarks(config, conf_dir=Path("conf") if file is None else file.absolute().parent.parent)
 
 
 def _synthesize(config: schema.SynthesizeConfig, _: Path | None) -> Result:

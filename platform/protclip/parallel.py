@@ -26,7 +26,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, rows: Tensor) -> Tensor:
         gathered = rows.new_empty((world_size() * rows.shape[0], *rows.shape[1:]))
-        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        dist.all_gather_single(gathered, rows.contiguous())
         return gathered
 
     @staticmethod

@@ -195,20 +195,20 @@ def list_files(uri: str, suffix: str = "") -> list[StoredFile]:
     return sorted(files, key=lambda f: f.uri)
 
 
-def open_input(uri: str, *, sequential: bool = False) -> pa.NativeFile:
+def open_input(uri: str, *, random: bool = False) -> pa.NativeFile:
     """A seekable binary file for reading.
 
     Args:
         uri: The file.
-        sequential: Whether it is read from start to end; then an object store is asked for large pieces
-            ahead, where a random read asks for exactly what is wanted.
+        random: Whether pieces of it are read here and there; an object store is then asked for exactly
+            these, otherwise for large pieces ahead.
 
     Raises:
         DataError: It is not there or cannot be read.
     """
     with _explained(uri, "reading"):
         filesystem_, path = filesystem(uri)
-        if is_local(uri) or not sequential:
+        if is_local(uri) or random:
             return filesystem_.open_input_file(path)
         source = filesystem_.handler.fs.open(path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
         return pa.PythonFile(source, mode="r")
@@ -365,7 +365,7 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
     Raises:
         DataError: It is missing, damaged or not Parquet.
     """
-    with _explained(uri, "reading"), open_input(uri) as file:
+    with _explained(uri, "reading"), open_input(uri, random=True) as file:
         try:
             yield pq.ParquetFile(file, pre_buffer=not is_local(uri), page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
@@ -376,7 +376,7 @@ def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
 def sha256(uri: str) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()
-    with _explained(uri, "reading"), open_input(uri, sequential=True) as file:
+    with _explained(uri, "reading"), open_input(uri) as file:
         while block := file.read(COPY_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -419,7 +419,7 @@ def local_directory(uri: str) -> Iterator[Path]:
         for stored in list_files(uri):
             target = Path(name) / stored.uri.removeprefix(prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _explained(stored.uri, "reading"), open_input(stored.uri, sequential=True) as source:
+            with _explained(stored.uri, "reading"), open_input(stored.uri) as source:
                 with target.open("wb") as sink:
                     shutil.copyfileobj(source, sink, COPY_BLOCK_BYTES)
         yield Path(name)

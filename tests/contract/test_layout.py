@@ -35,15 +35,6 @@ def test_module_is_of_readable_size(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 450
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"), [("ray", {"cluster"}), ("mlflow", {"tracking"}), ("s3fs", {"storage.py"})]
-)
-def test_module_is_imported_in_one_place(module: str, allowed: set[str]) -> None:
-    pattern = re.compile(rf"^\s*(import|from) {module}\b", re.MULTILINE)
-    importers = {p.relative_to(PACKAGE).parts[0] for p in SOURCES if pattern.search(p.read_text())}
-    assert importers <= allowed
-
-
 def test_files_name_no_place_of_one_machine() -> None:
     places = re.compile(r"(?<![\w.])/(?:root|home/\w+|work/\w+|tmp/\w+|Users/\w+)/")
     found = [str(p.relative_to(REPO)) for p in OURS if places.search(p.read_text(errors="ignore"))]

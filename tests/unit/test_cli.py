@@ -178,7 +178,7 @@ def test_user_error_finds_the_cause_inside_wrappers() -> None:
     # The two shapes Ray gives: a class that is both, with a traceback as its text; errors by rank.
     dual = type("RayTaskError(DataError)", (DataError,), {"cause": mistake})("Traceback …")
     by_rank = RuntimeError("training failed")
-    by_rank.worker_failures = {1: type("Traced", (Exception,), {"_base_exc": dual})()}  # pyright: ignore[reportAttributeAccessIssue]
+    by_rank.worker_failures = {1: dual}  # pyright: ignore[reportAttributeAccessIssue]
     chained = RuntimeError("stage failed")
     chained.__cause__ = by_rank
     for error in (mistake, dual, by_rank, chained):

@@ -14,7 +14,7 @@ def user_error(error: BaseException) -> ProtclipError | None:
     """
     if isinstance(error, ProtclipError) and not hasattr(error, "cause"):
         return error
-    names = ("cause", "_base_exc", "controller_failure", "__cause__")
+    names = ("cause", "controller_failure", "__cause__")
     inner = [getattr(error, name, None) for name in names]
     inner += getattr(error, "worker_failures", {}).values()
     found = (user_error(e) for e in inner if isinstance(e, BaseException))

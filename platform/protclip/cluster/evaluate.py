@@ -54,7 +54,9 @@ def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[s
         data_manifest=loaded.meta.data_manifest,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    storage.write_bytes(storage.join(config.output, ".writable"), b"")
+    probe = storage.join(config.output, ".writable")
+    storage.write_bytes(probe, b"")
+    storage.remove(probe)
     connect()
     tags = {"job": "benchmark", "checkpoint": loaded.uri, "data_manifest": loaded.meta.data_manifest}
     tracker = open_run(config.tracking, f"benchmark-{storage.basename(config.output)}", tags=tags)

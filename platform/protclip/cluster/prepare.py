@@ -32,7 +32,7 @@ from protclip.data.strata import (
     without_duplicates,
     write_parts,
 )
-from protclip.data.uniprot import Block, detect_format, parse_block, read_blocks
+from protclip.data.uniprot import HEAD_BYTES, Block, detect_format, parse_block, read_blocks
 from protclip.errors import DataError
 from protclip.records import CONFIDENCE_LEVELS, NUM_PROPERTIES, REJECTED_SCHEMA
 from protclip.tracking.base import Tracker
@@ -47,7 +47,6 @@ OWNED = (
     f"{TABLE_NAME}.md",
     f"{TABLE_NAME}.png",
 )
-HEAD_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)

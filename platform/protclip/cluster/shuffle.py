@@ -75,7 +75,7 @@ def read_range(runs: Sequence[str], keys: KeyRange, key: str, schema: pa.Schema)
 
 def _read_cells(uri: str, keys: KeyRange, key: str) -> pa.Table:
     """One run's rows in a range."""
-    with storage.open_input(uri) as file:
+    with storage.open_input(uri, random=True) as file:
         try:
             reader = pa.ipc.open_file(file)
             cells = reader.num_record_batches

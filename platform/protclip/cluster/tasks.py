@@ -51,7 +51,7 @@ def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
     context.enable_progress_bars = False
     # One row per block, so that a generator's results leave it one by one.
     context.target_max_block_size = 1
-    num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = max(1, min(len(rows), int(ray.cluster_resources().get("CPU", 1))))
     with ray.data.DataContext.current(context):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         for stage in stages:
@@ -60,7 +60,7 @@ def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=stage.num_cpus,
-                compute=None if stage.num_cpus else ray.data.TaskPoolStrategy(num_cpus),
+                compute=None if stage.num_cpus else ray.data.TaskPoolStrategy(most),
             )
     for row in dataset.iter_rows():
         result = pickle.loads(row[PAYLOAD])  # noqa: S301 - our own tasks made it

@@ -321,6 +321,6 @@ class QuickstartConfig(Config):
     output: str = Field(default="outputs/quickstart", description="directory for everything that is made")
     seed: int = Field(default=0, ge=0, description="seed of the sample, the weights and the order")
     num_workers: Count = Field(default=2, description="data-parallel workers")
-    max_steps: Count | None = Field(
-        default=None, description="optimisation steps; null keeps those of conf/pretrain/quickstart.yaml"
-    )
+    num_reviewed: Count = Field(default=3000, description="made entries of the reviewed section")
+    num_unreviewed: Count = Field(default=6000, description="made entries of the unreviewed section")
+    max_steps: Count = Field(default=200, description="optimisation steps")

@@ -45,10 +45,7 @@ def _printed(table: Table) -> str:
     """A table without colours, as wide as it needs."""
     sink = io.StringIO()
     Console(file=sink, width=200).print(table)
-    return (
-        "\n".join(line.strip() if "|" in line else line.rstrip() for line in sink.getvalue().splitlines())
-        + "\n"
-    )
+    return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
@@ -72,7 +69,7 @@ def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
         image = axis.imshow(np.ma.masked_equal(grid, 0), norm=norm, cmap=COLOURS, aspect="auto")
         axis.set_facecolor("#f2f2f2")
         for (row, column), count in np.ndenumerate(grid):
-            dark = count > 0 and float(norm(count)) > 0.6
+            dark = count > 0 and float(norm(count)) > 0.55
             axis.text(
                 column,
                 row,

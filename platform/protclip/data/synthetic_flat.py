@@ -57,8 +57,8 @@ _FEATURE_KEYWORDS = {
 }
 _LICENCE = [
     "CC   ---------------------------------------------------------------------------",
-    "CC   Made data: no entry describes a real protein. Free for any use, without any",
-    "CC   condition; see the documentation of the ProtCLIP platform. Not from UniProt.",
+    "CC   Made data, not from UniProt: no entry describes a real protein.",
+    "CC   Free for any use without any condition.",
     "CC   ---------------------------------------------------------------------------",
 ]
 

@@ -162,7 +162,7 @@ _DETAILS = _templates(
     "[Mutations|Substitutions] of residues near the [N-terminus|C-terminus] [abolish|impair] {nominal}",
     "[Autophosphorylation|Ubiquitination|Acetylation|Palmitoylation] [increases|decreases] activity",
     "[Translocates|Moves] to [the cytoskeleton|vesicles|endosomes|the Golgi apparatus] upon {stress}",
-    "[Thereby|Subsequently|Possibly] [prevents|initiates|terminates] the {class} [pathway|cascade] in {system}",
+    "[Thereby|Subsequently|Possibly] [prevents|initiates|ends] the {class} [pathway|cascade] in {system}",
     "[Influences|Affects|Has an indirect effect on] {system}[ in {tissue}|]",
     "[In {tissue}|During {stage}|Upon {stress}], [|it ][regulates|modulates|supports|slows] {system}",
 )

@@ -103,7 +103,7 @@ def fit(
     inputs: Inputs,
     targets: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
-    score: Callable[[ModuleT], float],
+    score: Callable[[ModuleT], tuple[float, float]],
     protocol: HeadProtocol,
     seed: int,
 ) -> int:
@@ -115,7 +115,8 @@ def fit(
         inputs: Training examples.
         targets: Target of each example, on the network's device.
         loss: Mean loss of (outputs, targets).
-        score: Validation metric of the network, higher is better.
+        score: Validation metric of the network and what decides between equal ones (small validation
+            parts have many), higher is better.
         protocol: Batch, epochs, patience.
         seed: Seed of the order of examples.
 
@@ -123,7 +124,7 @@ def fit(
         The best epoch, counted from 1.
     """
     optimizer = torch.optim.Adam(parameter_groups)
-    best_score, best_epoch, best_weights = -np.inf, 0, {}
+    best_score, best_epoch, best_weights = (-np.inf, -np.inf), 0, {}
     for epoch in tqdm(range(1, protocol.epochs + 1), desc="head", unit="epoch", disable=None, leave=False):
         network.train()
         order = np.random.default_rng([seed, epoch]).permutation(len(inputs))

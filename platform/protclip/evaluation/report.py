@@ -165,11 +165,8 @@ def to_markdown(provenance: Provenance, summaries: Sequence[Summary]) -> str:
 
 def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a table."""
-    return [
-        f"| {' | '.join(headings)} |",
-        f"|{'---|' * len(headings)}",
-        *(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in rows),
-    ]
+    head, *body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (headings, *rows)]
+    return [f"| {head} |", f"|{'---|' * len(headings)}", *(f"| {line} |" for line in body)]
 
 
 STYLE = """
@@ -186,11 +183,14 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
   padding: 1.3rem 1.5rem; margin-bottom: 1.2rem; overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-th { color: var(--dim); font-weight: 600 } th:first-child, td:first-child { text-align: left }
+.overview td, th { white-space: normal } th { color: var(--dim); font-weight: 600 }
+th:first-child, td:first-child { text-align: left }
 tr:last-child td { border-bottom: 0 } .details tr:nth-child(2) { font-weight: 600 }
 ul, dl { color: var(--dim); font-size: .87rem; margin: 1rem 0 0; padding-left: 1.1rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; padding: 0 }
-dd { margin: 0; overflow-wrap: anywhere } svg { width: 100%; height: auto; margin-bottom: .8rem }
+dd { margin: 0; overflow-wrap: anywhere }
+svg { width: 100%; max-width: 46rem; height: auto; margin-bottom: 1rem }
+section > p { margin: 0 0 .2rem; font-weight: 600 }
 svg text { fill: var(--ink); font-size: 12px } .dim { fill: var(--dim) }
 """
 
@@ -226,18 +226,16 @@ def _bars(summary: Summary) -> str:
     bars = [("this model", score.mean, "--ours")]
     bars += [(name, value, "--base") for name, value in score.baselines.items()]
     bars += [(f"{name} (published)", value, "--pub") for name, value in score.published.items()]
-    left, full, step = 230, 420, 24
+    full, step = 620, 40
     scale = full / max(*(value for _, value, _ in bars), 1e-9)
     rows = []
-    for i, (name, value, colour) in enumerate(bars):
-        y, width = i * step, max(value * scale, 1.0)
+    for y, (name, value, colour) in zip(range(0, step * len(bars), step), bars, strict=True):
+        width = max(value * scale, 1.0)
         rows.append(
-            f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(name)}</text>'
-            f'<rect x="{left}" y="{y + 4}" width="{width:.1f}" height="16" rx="3" '
-            f'style="fill: var({colour})"/>'
-            f'<text x="{left + width + 6:.1f}" y="{y + 16}">{number(value)}</text>'
+            f'<text class="dim" y="{y + 13}">{escape(name)}</text>'
+            f'<rect y="{y + 18}" width="{width:.1f}" height="14" rx="3" style="fill: var({colour})"/>'
+            f'<text x="{width + 6:.1f}" y="{y + 30}">{number(value)}</text>'
         )
-    height = step * len(bars) + 18
-    rows.append(f'<text class="dim" x="{left}" y="{height - 4}">{escape(score.metric)}</text>')
     label = escape(f"{score.metric} of the model and what it is held against")
-    return f'<svg viewBox="0 0 720 {height}" role="img" aria-label="{label}">{"".join(rows)}</svg>'
+    size = f'viewBox="0 0 720 {step * len(bars)}"'
+    return f'<p>{escape(score.metric)}</p><svg {size} role="img" aria-label="{label}">{"".join(rows)}</svg>'

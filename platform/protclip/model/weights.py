@@ -96,7 +96,7 @@ class EncoderSource(Generic[Sizes]):
         missing = [name for name in expected if name not in self.weights]
         if missing:
             raise CheckpointError(
-                f"{self.name}: {len(missing)} of {len(expected)} parameters of a {self.sizes} are missing: "
+                f"{self.name}: {len(missing)} of {len(expected)} parameters of {self.sizes} are missing: "
                 f"{_some(missing)}; the file is incomplete or of another architecture"
             )
         wrong = [
@@ -106,8 +106,8 @@ class EncoderSource(Generic[Sizes]):
         ]
         if wrong:
             raise CheckpointError(
-                f"{self.name}: {len(wrong)} parameters do not have the shapes of a {self.sizes}: "
-                f"{_some(wrong)}"
+                f"{self.name}: {len(wrong)} of {len(expected)} parameters do not have the shape they have in "
+                f"{self.sizes}: {_some(wrong)}"
             )
         _log_unused(self.name, set(self.weights) - set(expected))
         encoder.load_state_dict({name: self.weights[name] for name in expected})
@@ -180,8 +180,7 @@ def _from_fair_esm(source: str) -> EncoderSource[Esm2Sizes]:
             f"{source}: not a fair-esm ESM-2 file ({error} is missing); give one of the esm2_*.pt files"
         ) from error
     names = (name.removeprefix("encoder.").removeprefix("sentence_encoder.") for name in raw)
-    weights = dict(zip(names, raw.values(), strict=True))
-    return EncoderSource(source, sizes, {n: w for n, w in weights.items() if "rot_emb.inv_freq" not in n})
+    return EncoderSource(source, sizes, dict(zip(names, raw.values(), strict=True)))
 
 
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
@@ -231,14 +230,11 @@ def _read_hugging_face(
                 output_loading_info=True,
             ),
         )
-    if wrong := [
-        f"{n} is {_shape(was)}, expected {_shape(is_)}" for n, was, is_ in report["mismatched_keys"]
-    ]:
-        raise CheckpointError(
-            f"{source}: {len(wrong)} parameters do not have the shapes config.json gives them: {_some(wrong)}"
-        )
     _log_unused(source, report["unexpected_keys"])
-    return config, {n: w for n, w in model.state_dict().items() if n not in report["missing_keys"]}
+    weights = {name: w for name, w in model.state_dict().items() if name not in report["missing_keys"]}
+    # The file's shape stands in for a tensor that did not fit, for `load_into` to report.
+    weights |= {n: torch.empty(found, device="meta") for n, found, _ in report["mismatched_keys"]}
+    return config, weights
 
 
 @contextmanager
@@ -277,8 +273,8 @@ def _explained(source: str) -> Iterator[None]:
 
 def _log_unused(source: str, names: set[str]) -> None:
     """Names weights that nothing here takes, such as language-model and contact heads."""
-    if names:
-        log.info("%s: weights without a place here: %s", source, ", ".join(sorted(names)))
+    if unused := sorted(name for name in names if not name.endswith("inv_freq")):
+        log.info("%s: weights without a place here: %s", source, ", ".join(unused))
 
 
 def _first_line(error: Exception) -> str:

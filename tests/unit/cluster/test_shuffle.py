@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_key_ranges_cover_the_key_space(count: int) -> None:
     assert len(ranges) == count
     assert ranges[0].start == 0
     assert ranges[-1].stop == 2**64
-    assert all(a.stop == b.start for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(ranges))
     assert max(r.stop - r.start for r in ranges) - min(r.stop - r.start for r in ranges) <= 1
 
 

@@ -87,7 +87,9 @@ def test_stratum_rates_expect_the_target(keep_reviewed: bool) -> None:
 
 @pytest.mark.parametrize("target", [199, 12_201])
 def test_stratum_rates_refuse_a_target_out_of_reach(target: int) -> None:
-    with pytest.raises(ConfigError, match=r"target_pairs=\d+ cannot be met: these strata give 200 to 12200 pairs"):
+    with pytest.raises(
+        ConfigError, match=r"target_pairs=\d+ cannot be met: these strata give 200 to 12200 pairs"
+    ):
         sampling.stratum_rates(strata(), config(target_pairs=target))
 
 

@@ -31,9 +31,7 @@ RECORD = ProteinRecord(
 
 
 def records(accessions: list[str], **values: object) -> pa.Table:
-    parsed = [
-        (10 * i, dataclasses.replace(RECORD, accession=a, **values)) for i, a in enumerate(accessions)
-    ]
+    parsed = [(10 * i, dataclasses.replace(RECORD, accession=a, **values)) for i, a in enumerate(accessions)]
     return strata.tables(parsed, ORIGIN, None, None)[0]
 
 
@@ -124,8 +122,11 @@ def test_without_duplicates_keeps_two_accessions_with_one_hash() -> None:
 def test_write_parts_partitions_and_puts_reviewed_first(tmp_path: Path) -> None:
     accessions = [f"A{i:03d}" for i in range(60)]
     table = pa.concat_tables(
-        [records(accessions[:30], reviewed=False), records(accessions[30:40], confidence=4)]
-        + [records(accessions[40:], function=None)]
+        [
+            records(accessions[:30], reviewed=False),
+            records(accessions[30:40], confidence=4),
+            records(accessions[40:], function=None),
+        ]
     ).combine_chunks()
     rows = np.random.default_rng(0).permutation(60)
     written = list(strata.write_parts(table, rows, str(tmp_path), part=2))
@@ -183,13 +184,17 @@ def test_read_entries_names_a_damaged_file(tmp_path: Path, damage: str) -> None:
     else:
         path.unlink()
     with pytest.raises(DataError, match=r"part-00000\.parquet"):
-        for _ in strata.read_entries(str(tmp_path), file, STRATA_SCHEMA.names, reviewed=True, unreviewed=True):
+        for _ in strata.read_entries(
+            str(tmp_path), file, STRATA_SCHEMA.names, reviewed=True, unreviewed=True
+        ):
             pass
 
 
 def test_totals_cover_all_strata() -> None:
     one = StratumCount(confidence=3, coverage=4, reviewed=1, unreviewed=2)
     summed = strata.totals([one, one])
-    assert [(s.confidence, s.coverage) for s in summed] == [(c, r) for c in CONFIDENCE_LEVELS for r in range(1, 5)]
+    assert [(s.confidence, s.coverage) for s in summed] == [
+        (c, r) for c in CONFIDENCE_LEVELS for r in range(1, 5)
+    ]
     assert sum(s.total for s in summed) == 6
     assert next(s for s in summed if s.total).reviewed == 2

@@ -4,6 +4,7 @@ import io
 import re
 import tracemalloc
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from Bio.SeqUtils.CheckSum import crc64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protclip.data import synthetic
+from protclip.data import synthetic, synthetic_flat
 from protclip.data.synthetic_families import FAMILIES, PLACES
 from protclip.data.synthetic_flat import Entry
 from protclip.data.synthetic_members import Kin, Motif, fold, members
@@ -57,7 +58,7 @@ def test_entries_are_read_by_biopython_as_they_were_meant(section):
         assert entry.annotation.name in record.description
         length, weight, checksum = record.seqinfo
         assert (length, f"CRC-{checksum}") == (len(sequence), crc64(sequence))
-        assert weight == pytest.approx(molecular_weight(sequence, "protein"), abs=1)
+        assert weight == pytest.approx(molecular_weight(sequence, "protein"), rel=1e-4)
         comments = dict(c.split(": ", 1) for c in record.comments if ": " in c)
         for prop, text in entry.annotation.texts().items():
             if prop != Property.PROTEIN_NAME:
@@ -66,9 +67,17 @@ def test_entries_are_read_by_biopython_as_they_were_meant(section):
         assert all(p.label in stated or p.label not in comments for p in Property)
 
 
+def test_weight_and_checksum_are_those_of_real_entries(real_data: Path):
+    with (real_data / "uniprot" / "flat" / "biopython.dat").open() as file:
+        for record in SwissProt.parse(file):
+            sequence = record.sequence.encode()
+            assert synthetic_flat.molecular_weight(sequence) == record.seqinfo[1]
+            assert f"{synthetic_flat.crc64(sequence):016X}" == record.seqinfo[2]
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_entries_keep_line_widths_and_line_order(section):
-    order = "ID AC DT DE GN OS OC OX RN CC DR PE KW FT SQ".split()
+    order = ["ID", "AC", "DT", "DE", "GN", "OS", "OC", "OX", "RN", "CC", "DR", "PE", "KW", "FT", "SQ"]
     for entry in synthetic.entries(section, 200, 5):
         lines = entry.decode("ascii").split("\n")
         assert lines[-2:] == ["//", ""]
@@ -178,7 +187,7 @@ def test_members_share_motifs_and_differ_elsewhere(homologs):
     assert len({m.sequence for m in homologs}) == len(homologs)
     # Cores start with the same residue numbers, so plain comparison bounds the likeness near the start.
     plain = [s for kin, s in by_kin.items() if kin.place == "Cytoplasm"]
-    starts = [identity(a[:30], b[:30]) for group in plain for a, b in zip(group, group[1:], strict=False)]
+    starts = [identity(a[:30], b[:30]) for group in plain for a, b in pairwise(group)]
     assert np.mean(starts) < 0.75
 
 

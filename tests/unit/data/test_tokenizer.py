@@ -47,9 +47,9 @@ def test_builtin_cuts_made_words_into_few_pieces(builtin):
 
 def test_train_wordpiece_prefers_frequent_words():
     texts = ["vortexin binds vortexin", "vortexin binds zinc"]
-    assert "vortexin" in tokenizer.train_wordpiece(texts, 1000)
-    assert "vortexin" not in tokenizer.train_wordpiece(texts, 160)
-    assert len(tokenizer.train_wordpiece(texts, 160)) == 160
+    pieces = tokenizer.train_wordpiece(texts, 1000)
+    assert pieces.index("vortexin") < pieces.index("binds") < pieces.index("zinc")
+    assert tokenizer.train_wordpiece(texts, 148) == pieces[:148]
 
 
 @settings(max_examples=200)
@@ -115,7 +115,7 @@ def test_load_drops_padding_and_truncation(tmp_path: Path, builtin):
 
 
 def test_load_says_what_was_tried(tmp_path: Path, monkeypatch):
-    with pytest.raises(ConfigError, match="neither tokenizer.json nor vocab.txt"):
+    with pytest.raises(ConfigError, match=r"neither tokenizer\.json nor vocab\.txt"):
         TextTokenizer.load(str(tmp_path))
     with pytest.raises(ConfigError, match="no such directory"):
         TextTokenizer.load(str(tmp_path / "missing"))

@@ -96,7 +96,10 @@ def test_read_deeploc_fasta_reads_locations(tmp_path):
 def test_read_deeploc_fasta_leaves_unknown_membrane_labels_out(tmp_path):
     name = write(tmp_path / "a.fasta", DEEPLOC)
     found = read_deeploc_fasta(labelled("deeploc_fasta", "membrane", name, name), sources(tmp_path))["train"]
-    assert list(zip(found.sequences, found.targets, strict=True)) == [("MKTAYI", "soluble"), ("GGS", "membrane")]
+    assert list(zip(found.sequences, found.targets, strict=True)) == [
+        ("MKTAYI", "soluble"),
+        ("GGS", "membrane"),
+    ]
     assert found.left_out == {"neither membrane nor soluble": 2}
 
 

@@ -111,7 +111,9 @@ def test_retrieval_chance_equals_a_simulation_with_several_answers():
     rng = np.random.default_rng(0)
     protein_ids, text_ids = np.arange(40), rng.integers(0, 12, 40)
     simulated = [
-        retrieval_metrics(rng.normal(size=(40, 40)), rng.normal(size=(12, 40))[text_ids], protein_ids, text_ids)
+        retrieval_metrics(
+            rng.normal(size=(40, 40)), rng.normal(size=(12, 40))[text_ids], protein_ids, text_ids
+        )
         for _ in range(400)
     ]
     expected = retrieval_chance(protein_ids, text_ids)

@@ -1,8 +1,10 @@
 """What the formats share: how a file is cut into records, and how a record's parts are checked and worded."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from protclip.records import ProteinRecord
 
@@ -98,6 +100,21 @@ def lines(data: bytes) -> Iterator[tuple[int, int]]:
         if not data[start:end].isspace():
             yield start, end
         start = end
+
+
+def decoded_json(raw: bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        BadRecord: It is not JSON, or has characters that no UTF-8 file can hold.
+    """
+    try:
+        value = json.loads(raw)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("malformed JSON") from error
+    return value
 
 
 def checked_sequence(sequence: bytes, stated: int | None) -> str:

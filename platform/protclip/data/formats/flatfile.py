@@ -39,9 +39,7 @@ _WANTED[[ID, AC, DT, DE, OX, CC, PE, SQ, END]] = True
 
 _IDENTITY = re.compile(rb"ID   (\S+) +(\w+);[^\n]*?(\d+) AA\.")
 _ACCESSION = re.compile(rb"AC   +([^;\s]+)")
-_COMMENT = re.compile(
-    r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)"
-)
+_COMMENT = re.compile(r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)")
 _TAXON = re.compile(rb"OX   NCBI_TaxID=(\d{1,9})\b")
 _REVIEWED = {b"Reviewed": True, b"STANDARD": True, b"Unreviewed": False, b"PRELIMINARY": False}
 _LEVELS = {b"%d" % level: level for level in range(1, 6)}
@@ -54,7 +52,7 @@ Lines = dict[int, tuple[int, int]]
 
 def _runs(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(kind, start, end) of each run of wanted lines of one kind; `**` lines interrupt no run."""
-    characters = np.frombuffer(data, np.uint8)
+    characters = np.frombuffer(data if len(data) > 1 else b"\n\n", np.uint8)
     starts = np.append(-1, np.flatnonzero(characters[:-2] == ord("\n"))) + 1
     kinds = characters[starts].astype(np.uint16) << 8 | characters[starts + 1]
     public = kinds != _INTERNAL
@@ -77,7 +75,7 @@ def records(data: bytes, header: bytes = b"") -> Outcomes:
     lines: Lines = {}
     border = 0
     for kind, start, end in _runs(data):
-        if kind == ID or kind == END:
+        if kind in (ID, END):
             stop = start + 2 if kind == END else start
             if lines:
                 yield lines[ID][0], stop, _outcome(data, lines, start, terminated=kind == END)

@@ -136,13 +136,19 @@ def _predict(
             {"params": list(network.model.parameters()), "lr": protocol.lr * protocol.encoder_lr_factor},
         ]
     metric = CLASSIFICATION[spec.metric]
+
+    def score(net: nn.Module) -> tuple[float, float]:
+        logits = outputs(net, inputs["valid"])
+        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(target_N["valid"]))
+        return metric(target_N["valid"], logits.argmax(1)), -loss.item()
+
     best_epoch = fit(
         network,
         groups,
         inputs["train"],
         torch.from_numpy(target_N["train"]).to(device),
         cross_entropy,
-        lambda net: metric(target_N["valid"], outputs(net, inputs["valid"]).argmax(1)),
+        score,
         protocol,
         seed,
     )

@@ -1,0 +1,256 @@
+"""Reading UniProtKB files of every format, whole or block by block.
+
+A reader decompresses a file and cuts it into blocks at record ends (`read_blocks`); any process can
+then parse a block by itself (`parse_block`). Every stretch of the input becomes a record or a
+`Rejection`; memory stays bounded whatever the file holds.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import IO
+
+from isal import igzip
+from isal.igzip_lib import IsalError
+
+from protclip import storage
+from protclip.data.formats import flatfile, protanno, rest_json, tsv, uniprot_xml
+from protclip.data.formats.common import BadRecord, Source
+from protclip.errors import DataError
+from protclip.records import ProteinRecord, Rejection
+
+SOURCES: dict[str, Source] = {
+    "flat": flatfile.SOURCE,
+    "xml": uniprot_xml.SOURCE,
+    "tsv": tsv.SOURCE,
+    "json": rest_json.SOURCE,
+    "json_lines": rest_json.LINES,
+    "protanno": protanno.SOURCE,
+}
+
+BLOCK_BYTES = 16 * 2**20
+MAX_RECORD_BYTES = 64 * 2**20
+MAX_REJECTED_BYTES = 2**20
+HEAD_BYTES = 2**18
+TAIL_BYTES = 16
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_SUFFIXES = {
+    ".dat": "flat",
+    ".txt": "flat",
+    ".xml": "xml",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".csv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+}
+_ACCESSION = re.compile(rb'(?:^AC +|<accession>|"primaryAccession"\s*:\s*")([\w-]+)', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive whole records of one file, or one stretch of it that is none.
+
+    Attributes:
+        offset: Where `data` begins in the decompressed file.
+        data: The bytes.
+        format: Key of `SOURCES`.
+        header: What a parser must know from the beginning of the file.
+        error: Why `data` cannot be records; empty when it can.
+    """
+
+    offset: int
+    data: bytes
+    format: str
+    header: bytes = b""
+    error: str = ""
+
+
+class _Input:
+    """A file's decompressed bytes; damage to the gzip stream ends them and is kept in `error`."""
+
+    def __init__(self, file: IO[bytes], uri: str) -> None:
+        self._uri = uri
+        self.error = ""
+        compressed = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+        self._file = igzip.IGzipFile(fileobj=file) if compressed else file
+        self.head = b""
+        self.head = self.read(HEAD_BYTES)
+
+    def read(self, num_bytes: int) -> bytes:
+        """The next `num_bytes`, fewer only at the end."""
+        pieces = [self.head[:num_bytes]]
+        self.head = self.head[num_bytes:]
+        missing = num_bytes - len(pieces[0])
+        while missing and not self.error:
+            piece = self._read_some(missing)
+            if not piece:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _read_some(self, num_bytes: int) -> bytes:
+        """Some of the next bytes; nothing at the end and after damage."""
+        try:
+            if isinstance(self._file, igzip.IGzipFile):
+                return self._file.read1(num_bytes)
+            return self._file.read(num_bytes)
+        except EOFError:
+            self.error = "truncated gzip"
+        except (igzip.BadGzipFile, IsalError):  # pyright: ignore[reportGeneralTypeIssues]
+            self.error = "damaged gzip"
+        except OSError as error:
+            raise DataError(f"{self._uri}: reading failed: {error}; try again") from error
+        return b""
+
+
+def detect_format(name: str, head: bytes) -> str:
+    """The format of a file, from its content and, failing that, its name.
+
+    Args:
+        name: File name or URI.
+        head: First bytes of the file, compressed or not.
+
+    Returns:
+        A key of `SOURCES`.
+
+    Raises:
+        DataError: Neither tells.
+    """
+    if head.startswith(_GZIP):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
+        except zlib.error:
+            head = b""
+    head = head.removeprefix(_BOM).lstrip()
+    if head.startswith((b"ID   ", b"//")):
+        return "flat"
+    if head.startswith(b"<"):
+        return "xml"
+    if head.startswith((b"{", b"[")):
+        if re.match(rb'\{\s*"(?:seq|text)"\s*:\s*"', head):
+            return "protanno"
+        return "json_lines" if rest_json.is_lines(head) else "json"
+    by_name = _SUFFIXES.get("." + name.lower().removesuffix(".gz").rpartition(".")[2])
+    if by_name:
+        return by_name
+    if b"\t" in head.partition(b"\n")[0]:
+        return "tsv"
+    raise DataError(
+        f"{name}: no known format in its first bytes or its name; set format to one of "
+        "flat, xml, tsv, json, protanno"
+    )
+
+
+def read_blocks(uri: str, format: str = "auto", block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:  # noqa: A002
+    """Cuts a file into blocks of whole records.
+
+    Args:
+        uri: Local path or s3:// URI; gzip (also of several members) is recognised by its content.
+        format: Key of `SOURCES`, or "auto".
+        block_bytes: Rough size of a block. It has no influence on the records.
+
+    Yields:
+        Blocks in file order. A stretch that cannot be records (the rest of a truncated file, a record
+        beyond `MAX_RECORD_BYTES`) comes as a block with `error`, cut to `MAX_REJECTED_BYTES`. What
+        follows such a long record inside a JSON array belongs to the same stretch.
+
+    Raises:
+        DataError: The file is missing or unreadable, its format is unknown, or a table lacks a column.
+    """
+    with storage.open_input(uri) as file:
+        source_bytes = _Input(file, uri)
+        head = source_bytes.head.removeprefix(_BOM)
+        if not head:
+            yield Block(0, b"", format, error=source_bytes.error or "empty file")
+            return
+        if format == "auto":
+            format = detect_format(uri, head)  # noqa: A001
+        elif format == "json" and rest_json.is_lines(head):
+            format = "json_lines"  # noqa: A001
+        source = SOURCES[format]
+        try:
+            header, start = source.start(head)
+        except DataError as error:
+            if source_bytes.error:
+                yield Block(0, head[:MAX_REJECTED_BYTES], format, error=source_bytes.error)
+                return
+            raise DataError(f"{uri}: {error}") from error
+        start += len(source_bytes.head) - len(head)
+        source_bytes.read(start)
+        yield from _cut(source_bytes, Block(start, b"", format, header), block_bytes)
+
+
+def _cut(source_bytes: _Input, blank: Block, block_bytes: int) -> Iterator[Block]:
+    """Blocks like `blank` from its offset to the end of the file."""
+    source = SOURCES[blank.format]
+    offset, pending, skipping = blank.offset, b"", False
+    ended = False
+    while not ended:
+        # Doubling keeps a record of many blocks from being searched over and over.
+        chunk = source_bytes.read(max(block_bytes, len(pending)))
+        ended = not chunk
+        pending += chunk
+        if skipping and (end := source.first_end(pending)):
+            offset, pending, skipping = offset + end, pending[end:], False
+        if not skipping and (end := source.last_end(pending)):
+            yield replace(blank, offset=offset, data=pending[:end])
+            offset, pending = offset + end, pending[end:]
+        if len(pending) > MAX_RECORD_BYTES and not skipping:
+            text = pending.lstrip()
+            start = offset + len(pending) - len(text)
+            yield replace(blank, offset=start, data=text[:MAX_REJECTED_BYTES], error="record too long")
+            skipping = True
+        if skipping:
+            offset, pending = offset + len(pending[:-TAIL_BYTES]), pending[-TAIL_BYTES:]
+
+    if source_bytes.error:
+        yield replace(blank, offset=offset, data=pending[:MAX_REJECTED_BYTES], error=source_bytes.error)
+    elif source.leftover is None:
+        if pending.strip() and not skipping:
+            yield replace(blank, offset=offset, data=pending)
+    elif not skipping and (reason := source.leftover(pending, blank.header)):
+        yield replace(blank, offset=offset, data=pending[:MAX_REJECTED_BYTES], error=reason)
+
+
+def parse_block(block: Block) -> Iterator[tuple[int, ProteinRecord | Rejection]]:
+    """Everything a block holds.
+
+    Yields:
+        (offset in the decompressed file, record or rejection), in file order.
+    """
+    if block.error:
+        yield block.offset, _rejection(BadRecord(block.error), block.data)
+        return
+    for start, end, outcome in SOURCES[block.format].records(block.data, block.header):
+        if end - start > MAX_RECORD_BYTES:
+            outcome = BadRecord("record too long")
+        if isinstance(outcome, BadRecord):
+            outcome = _rejection(outcome, block.data[start : min(end, start + MAX_REJECTED_BYTES)])
+        yield block.offset + start, outcome
+
+
+def _rejection(error: BadRecord, raw: bytes) -> Rejection:
+    """A rejection with the accession that the parser or a look at the bytes gives."""
+    found = _ACCESSION.search(raw)
+    return Rejection(error.reason, error.accession or (found[1].decode() if found else None), raw)
+
+
+def read_records(uri: str, format: str = "auto") -> Iterator[ProteinRecord | Rejection]:  # noqa: A002
+    """All records and rejections of one file, in file order.
+
+    Args:
+        uri: Local path or s3:// URI, also compressed with gzip.
+        format: Key of `SOURCES`, or "auto".
+
+    Raises:
+        DataError: As `read_blocks`.
+    """
+    for block in read_blocks(uri, format):
+        for _, item in parse_block(block):
+            yield item
