@@ -188,6 +188,16 @@ def test_prepare_replaces_a_data_set_only_on_request(tmp_path: Path) -> None:
     assert list(parts(output)) == ["confidence=4/coverage=1/part-00000.parquet"]
 
 
+def test_prepare_begins_anew_where_a_killed_job_left_files(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for left in (".staging/000000.arrow", "confidence=1/coverage=1/part-00009.parquet", "rejected.parquet"):
+        (output / left).parent.mkdir(parents=True, exist_ok=True)
+        (output / left).write_bytes(b"half")
+    prepare(config([write(tmp_path / "a.dat", entry("P1", level=4))], output))
+    assert list(parts(output)) == ["confidence=4/coverage=4/part-00000.parquet"]
+    assert not (output / ".staging").exists()
+
+
 def test_prepare_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()

@@ -23,7 +23,7 @@ def run(root: str) -> tuple[StrataManifest, PairsManifest]:
             {
                 "inputs": [storage.join(root, "raw")],
                 "output": storage.join(root, "strata"),
-                "rows_per_file": 200,
+                "rows_per_file": 300,
                 "tracking": tracking,
             }
         )
@@ -33,7 +33,7 @@ def run(root: str) -> tuple[StrataManifest, PairsManifest]:
             {
                 "source": storage.join(root, "strata"),
                 "output": storage.join(root, "pairs"),
-                "rows_per_shard": 100,
+                "rows_per_shard": 150,
                 "tracking": tracking,
             }
         )

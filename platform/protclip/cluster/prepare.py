@@ -169,7 +169,7 @@ def find_inputs(config: PrepareConfig) -> list[Input]:
         name = config.format
         if name == "auto":
             with storage.open_input(file.uri) as source:
-                name = detect_format(storage.basename(file.uri), source.read(HEAD_BYTES))
+                name = detect_format(file.uri, source.read(HEAD_BYTES))
         inputs.append(Input(Origin(index, file.uri), name, file.num_bytes))
     return inputs
 

@@ -5,22 +5,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from protclip import checkpoint, parallel, storage
-from protclip.cluster.progress import progress_line
+from protclip.cluster.progress import Post, progress_line
 from protclip.cluster.session import connect, has_gpu
 from protclip.config.schema import PretrainConfig
-from protclip.data.manifest import TOKENIZER_NAME, PairsManifest
+from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError
-from protclip.model.weights import TEXT_PRESETS
+from protclip.model.text import PRESETS as TEXT_PRESETS
 from protclip.tracking.base import NullTracker, Tracker
 from protclip.tracking.mlflow import attach, flatten, log_checkpoint_model, open_run, tracking_uri
 from protclip.training.loop import Resume, train
@@ -30,14 +29,6 @@ log = logging.getLogger(__name__)
 RESUMABLE_KEYS = ("train.max_steps", "train.log_every", "train.valid_", "train.checkpoint_every")
 RESUMABLE_KEYS += ("train.keep_checkpoints", "scaling.", "tracking.", "run.", "data")
 """Keys a continued run may change; `data` is held against the manifest's digest instead."""
-
-
-class WorkerConfig(TypedDict):
-    """What the driver hands to every worker."""
-
-    config: dict[str, object]
-    run_id: str | None
-    board: ActorHandle
 
 
 def pretrain(config: PretrainConfig) -> dict[str, object]:
@@ -88,14 +79,9 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
 
 
 def _settled(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration with places that mean the same on every worker."""
-    return config.model_copy(
-        update={
-            "data": storage.absolute(config.data),
-            "run": config.run.model_copy(update={"storage": storage.absolute(config.run.storage)}),
-            "tracking": config.tracking.model_copy(update={"uri": tracking_uri(config.tracking.uri)}),
-        }
-    )
+    """The same configuration with a tracking URI that means the same on every worker."""
+    uri = tracking_uri(config.tracking.uri)
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def check_data(config: PretrainConfig) -> PairsManifest:
@@ -118,8 +104,9 @@ def check_data(config: PretrainConfig) -> PairsManifest:
         and TextTokenizer.load(source).fingerprint != manifest.tokenizer.fingerprint
     ):
         raise ConfigError(
-            f"{config.data} was tokenised with {manifest.tokenizer.source!r}, but model.text.source={source!r} "
-            f"reads another vocabulary; run sample_data again with tokenizer={source}"
+            f"{config.data} was tokenised with {manifest.tokenizer.source!r}, but "
+            f"model.text.source={source!r} reads another vocabulary; run sample_data again with "
+            f"tokenizer={source}"
         )
     made = TextTokenizer.from_json(storage.read_bytes(storage.join(config.data, TOKENIZER_NAME)).decode())
     if made.fingerprint != manifest.tokenizer.fingerprint:
@@ -160,12 +147,14 @@ def _newest(run_uri: str) -> tuple[checkpoint.Meta, PretrainConfig] | None:
 
 
 def _log_data(tracker: Tracker, data: str, manifest: PairsManifest) -> None:
-    """Puts what the run is trained on beside its curves: the manifest and the sampling picture."""
-    tracker.log_text(manifest.model_dump_json(indent=2), "data/manifest.json")
-    with storage.local_directory(data) as directory:
+    """Puts what the run is trained on beside its curves: the manifest, the sampling table and picture."""
+    tracker.log_text(manifest.model_dump_json(indent=2), f"data/{MANIFEST_NAME}")
+    with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
         for name in ("sampling.png", "sampling.md"):
-            if (directory / name).is_file():
-                tracker.log_file(directory / name, "data")
+            if storage.exists(uri := storage.join(data, name)):
+                copy = Path(directory, name)
+                copy.write_bytes(storage.read_bytes(uri))
+                tracker.log_file(copy, "data")
 
 
 def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
@@ -173,10 +162,10 @@ def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
     scaling, run = config.scaling, config.run
     use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
     filesystem, path = storage.filesystem(run.storage)
-    with progress_line(config.train.max_steps, run.name) as board:
+    with progress_line(config.train.max_steps, run.name) as post:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config=WorkerConfig(config=config.model_dump(mode="json"), run_id=run_id, board=board),
+            train_loop_config={"config": config, "run_id": run_id, "post": post},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=scaling.num_workers,
                 use_gpu=use_gpu,
@@ -194,9 +183,9 @@ def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
         return trainer.fit()
 
 
-def _worker(given: WorkerConfig) -> None:
+def _worker(given: dict[str, Any]) -> None:
     """One rank: resume if there is something to resume from, then the loop."""
-    config = PretrainConfig.model_validate(given["config"])
+    config: PretrainConfig = given["config"]
     use_gpu = torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
     if not use_gpu:
@@ -204,7 +193,7 @@ def _worker(given: WorkerConfig) -> None:
     tracker = NullTracker() if parallel.rank() else attach(config.tracking, given["run_id"])
     try:
         with _resume() as resume:
-            train(config, _Reporter(tracker, given["board"]), device, resume=resume, run_id=given["run_id"])
+            train(config, _Reporter(tracker, given["post"]), device, resume=resume, run_id=given["run_id"])
     finally:
         tracker.flush()
 
@@ -223,9 +212,9 @@ def _resume() -> Iterator[Resume | None]:
 class _Reporter:
     """Rank 0 tracks and shows; all ranks meet at checkpoints."""
 
-    def __init__(self, tracker: Tracker, board: ActorHandle) -> None:
+    def __init__(self, tracker: Tracker, post: Post) -> None:
         self._tracker = tracker
-        self._board = board
+        self._post = post
 
     def metrics(self, metrics: dict[str, float], step: int) -> None:
         """Sends numbers to the tracker."""
@@ -234,7 +223,7 @@ class _Reporter:
     def progress(self, step: int, text: str) -> None:
         """Moves the driver's progress line."""
         if parallel.rank() == 0:
-            self._board.post.remote(step, text)
+            self._post(step, text)
 
     def save(self, write: Callable[[Path], None], metrics: dict[str, float], step: int) -> None:
         """Writes on rank 0 and hands the directory to Ray Train, which stores it under the run."""

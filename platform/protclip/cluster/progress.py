@@ -2,19 +2,23 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from tqdm import tqdm
 
 POLL_S = 0.5
 LINE_EVERY_S = 15.0
 
 
-@ray.remote(num_cpus=0)
-class ProgressBoard:
+Post = Callable[[int, str], None]
+"""Shows a step and a text on the driver; may be sent to workers."""
+
+
+class _Board:
     """Holds the latest step and text; workers write, the driver reads."""
 
     def __init__(self) -> None:
@@ -30,15 +34,15 @@ class ProgressBoard:
 
 
 @contextmanager
-def progress_line(total: int, description: str) -> Iterator[ActorHandle]:
+def progress_line(total: int, description: str) -> Iterator[Post]:
     """Shows a bar of `total` steps while the block runs.
 
     On a terminal the bar moves; in a log a line is written every few seconds.
 
     Yields:
-        The board workers post to: `board.post.remote(step, text)`.
+        What workers call to move it.
     """
-    board = ProgressBoard.remote()
+    board: Any = ray.remote(num_cpus=0)(_Board).remote()
     done = threading.Event()
     interval = 0.1 if sys.stderr.isatty() else LINE_EVERY_S
     bar = tqdm(
@@ -57,10 +61,15 @@ def progress_line(total: int, description: str) -> Iterator[ActorHandle]:
     thread = threading.Thread(target=poll, name="progress", daemon=True)
     thread.start()
     try:
-        yield board
+        yield partial(_post, board)
     finally:
         done.set()
         thread.join()
         show()
         bar.close()
         ray.kill(board)
+
+
+def _post(board: Any, step: int, text: str) -> None:
+    """Leaves the latest step and text without waiting."""
+    board.post.remote(step, text)

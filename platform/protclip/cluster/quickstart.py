@@ -37,7 +37,9 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
     Returns:
         URIs of what was made, the benchmark results and the MLflow run ids.
     """
-    place = {name: storage.join(config.output, name) for name in ("uniprot", "strata", "pairs", "runs", "report")}
+    place = {
+        name: storage.join(config.output, name) for name in ("uniprot", "strata", "pairs", "runs", "report")
+    }
     for uri in place.values():
         storage.remove(uri)
     connect(min_cpus=config.num_workers)

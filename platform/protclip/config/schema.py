@@ -6,19 +6,22 @@ authors' code's, [D] ours (see `docs/fidelity.md`).
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from protclip import storage
 from protclip.records import Property
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Uri = Annotated[str, AfterValidator(storage.absolute)]
+"""A place that means the same to a worker in another directory."""
 
 
 class Config(BaseModel):
     """Base of every section: unknown keys are errors, values are finite and never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 class TrackingConfig(Config):
@@ -35,10 +38,10 @@ class TrackingConfig(Config):
 class PrepareConfig(Config):
     """UniProtKB files to strata (`protclip prepare`)."""
 
-    inputs: tuple[str, ...] = Field(
+    inputs: tuple[Uri, ...] = Field(
         min_length=1, description="UniProtKB files or directories, local or s3://, comma-separated"
     )
-    output: str = Field(description="URI of the strata to write")
+    output: Uri = Field(description="URI of the strata to write")
     format: Literal["auto", "flat", "xml", "tsv", "json", "protanno"] = Field(
         default="auto", description="input format; auto decides per file by name and content"
     )
@@ -48,10 +51,16 @@ class PrepareConfig(Config):
         description="level for entries that state no protein existence; null rejects them",
     )
     max_rejected_share: Share = Field(
-        default=0.05, description="stop with an error when more than this share of the entries is rejected"
+        default=0.05,
+        description="stop with an error when more than this share of the entries cannot be used; "
+        "repeated accessions, of which the first is kept, do not count",
     )
-    block_mb: Count = Field(default=64, description="decompressed MB one parser task takes")
-    rows_per_file: Count = Field(default=500_000, description="most rows of one output file of a key range")
+    block_mb: Count = Field(
+        default=64, description="decompressed MB one parser task takes; 512 for all of TrEMBL"
+    )
+    rows_per_file: Count = Field(
+        default=500_000, description="rows of one part of the strata, about; a part has a file per stratum"
+    )
     overwrite: bool = Field(default=False, description="replace an output that is already there")
     tracking: TrackingConfig = TrackingConfig()
 
@@ -66,8 +75,8 @@ class ExponentsConfig(Config):
 class SampleConfig(Config):
     """Strata to shuffled, tokenised pairs by property-driven sampling (`protclip sample`)."""
 
-    source: str = Field(description="URI of the strata")
-    output: str = Field(description="URI of the pairs to write")
+    source: Uri = Field(description="URI of the strata")
+    output: Uri = Field(description="URI of the pairs to write")
     seed: int = Field(default=0, ge=0, description="seed of selection, split and order")
     target_pairs: Count | None = Field(
         default=None, description="expected number of pairs; scales all rates, null keeps them as they are"
@@ -90,7 +99,7 @@ class SampleConfig(Config):
     max_text_tokens: Count = Field(default=510, description="most tokens kept of one property text")
     valid_share: Share = Field(default=0.05, description="share of the pairs held out for validation")
     test_share: Share = Field(default=0.05, description="share of the pairs held out for benchmarks")
-    rows_per_shard: Count = Field(default=200_000, description="most rows of one output file")
+    rows_per_shard: Count = Field(default=200_000, description="rows of one output file, about")
     row_group_rows: Count = Field(default=1024, description="rows training reads at once")
     overwrite: bool = Field(default=False, description="replace an output that is already there")
     tracking: TrackingConfig = TrackingConfig()
@@ -247,7 +256,7 @@ class RunConfig(Config):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="name; submitting the same name and storage again continues the run",
     )
-    storage: str = Field(default="outputs/runs", description="URI under which runs keep their checkpoints")
+    storage: Uri = Field(default="outputs/runs", description="URI under which runs keep their checkpoints")
 
 
 class ScalingConfig(Config):
@@ -266,7 +275,7 @@ class ScalingConfig(Config):
 class PretrainConfig(Config):
     """Pre-training (`protclip pretrain`)."""
 
-    data: str = Field(description="URI of the pairs")
+    data: Uri = Field(description="URI of the pairs")
     run: RunConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -293,10 +302,10 @@ class SuiteConfig(Config):
     benchmarks: tuple[str, ...] = Field(
         min_length=1, description="names of files in conf/benchmarks, comma-separated"
     )
-    checkpoint: str = Field(description="URI of a checkpoint or of a run, whose newest one is used")
-    output: str = Field(description="directory for the report and the per-benchmark results")
-    data_root: str = Field(default="data/benchmarks", description="URI under which benchmark data lies")
-    pairs: str | None = Field(
+    checkpoint: Uri = Field(description="URI of a checkpoint or of a run, whose newest one is used")
+    output: Uri = Field(description="directory for the report and the per-benchmark results")
+    data_root: Uri = Field(default="data/benchmarks", description="URI under which benchmark data lies")
+    pairs: Uri | None = Field(
         default=None, description="pairs for held-out retrieval; default those of the checkpoint"
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -309,7 +318,7 @@ class SuiteConfig(Config):
 class SynthesizeConfig(Config):
     """A made sample of UniProtKB with something to learn in it (`protclip synthesize`)."""
 
-    output: str = Field(description="directory or URI to write the files to")
+    output: Uri = Field(description="directory or URI to write the files to")
     num_reviewed: Count = Field(default=3000, description="entries of the reviewed section (Swiss-Prot)")
     num_unreviewed: Count = Field(default=6000, description="entries of the unreviewed section (TrEMBL)")
     seed: int = Field(default=0, ge=0, description="seed; the same seed writes the same bytes")
@@ -318,7 +327,7 @@ class SynthesizeConfig(Config):
 class QuickstartConfig(Config):
     """The whole path on a made sample (`protclip quickstart`)."""
 
-    output: str = Field(default="outputs/quickstart", description="directory for everything that is made")
+    output: Uri = Field(default="outputs/quickstart", description="directory for everything that is made")
     seed: int = Field(default=0, ge=0, description="seed of the sample, the weights and the order")
     num_workers: Count = Field(default=2, description="data-parallel workers")
     num_reviewed: Count = Field(default=3000, description="made entries of the reviewed section")

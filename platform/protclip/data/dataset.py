@@ -9,7 +9,7 @@ and with another number of workers.
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -165,7 +165,7 @@ class BatchIterator:
         self._start = start
         self._pin_memory = pin_memory
 
-    def __iter__(self) -> Iterator[LoadedBatch]:
+    def __iter__(self) -> Generator[LoadedBatch, None, None]:
         """Yields batches in order; the reading thread ends when the iterator is closed."""
         ready: queue.Queue[LoadedBatch | BaseException] = queue.Queue(PREFETCHED_BATCHES)
         stop = threading.Event()

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
-from isal import igzip
-from isal.igzip_lib import IsalError
+from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
 from protclip import storage
 from protclip.data.formats import flatfile, protanno, rest_json, tsv, uniprot_xml
@@ -33,6 +32,7 @@ BLOCK_BYTES = 16 * 2**20
 MAX_RECORD_BYTES = 64 * 2**20
 MAX_REJECTED_BYTES = 2**20
 HEAD_BYTES = 2**18
+PIECE_BYTES = 2**18
 TAIL_BYTES = 16
 
 _GZIP = b"\x1f\x8b"
@@ -69,6 +69,31 @@ class Block:
     error: str = ""
 
 
+def _gunzipped(file: IO[bytes]) -> Iterator[bytes]:
+    """Decompressed pieces of all members of a gzip file.
+
+    Unlike `igzip.open` it hands out everything that stands before damage or a premature end.
+
+    Raises:
+        EOFError: The last member is cut off.
+        IsalError: The data is damaged.
+    """
+    data = file.read(PIECE_BYTES)
+    while data:
+        member = IgzipDecompressor(flag=DECOMP_GZIP)
+        while not member.eof:
+            if member.needs_input and not data and not (data := file.read(PIECE_BYTES)):
+                raise EOFError
+            piece = member.decompress(data, PIECE_BYTES)
+            data = b""
+            if piece:
+                yield piece
+        # Members may be padded with zeros.
+        data = member.unused_data.lstrip(b"\0")
+        while not data and (more := file.read(PIECE_BYTES)):
+            data = more.lstrip(b"\0")
+
+
 class _Input:
     """A file's decompressed bytes; damage to the gzip stream ends them and is kept in `error`."""
 
@@ -77,32 +102,29 @@ class _Input:
         self.error = ""
         compressed = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
-        self._file = igzip.IGzipFile(fileobj=file) if compressed else file
-        self.head = b""
+        self._pieces = _gunzipped(file) if compressed else iter(lambda: file.read(PIECE_BYTES), b"")
+        self._rest = b""
         self.head = self.read(HEAD_BYTES)
+        self._rest = self.head + self._rest
 
     def read(self, num_bytes: int) -> bytes:
         """The next `num_bytes`, fewer only at the end."""
-        pieces = [self.head[:num_bytes]]
-        self.head = self.head[num_bytes:]
-        missing = num_bytes - len(pieces[0])
-        while missing and not self.error:
-            piece = self._read_some(missing)
-            if not piece:
-                break
+        pieces = [self._rest]
+        missing = num_bytes - len(self._rest)
+        while missing > 0 and (piece := self._next()):
             pieces.append(piece)
             missing -= len(piece)
-        return b"".join(pieces)
+        data = b"".join(pieces)
+        self._rest = data[num_bytes:]
+        return data[:num_bytes]
 
-    def _read_some(self, num_bytes: int) -> bytes:
-        """Some of the next bytes; nothing at the end and after damage."""
+    def _next(self) -> bytes:
+        """The next piece; nothing at the end and after damage."""
         try:
-            if isinstance(self._file, igzip.IGzipFile):
-                return self._file.read1(num_bytes)
-            return self._file.read(num_bytes)
+            return next(self._pieces, b"")
         except EOFError:
             self.error = "truncated gzip"
-        except (igzip.BadGzipFile, IsalError):  # pyright: ignore[reportGeneralTypeIssues]
+        except IsalError:
             self.error = "damaged gzip"
         except OSError as error:
             raise DataError(f"{self._uri}: reading failed: {error}; try again") from error

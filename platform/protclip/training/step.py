@@ -1,7 +1,7 @@
 """One optimisation step.
 
-Randomness of a step is a function of (seed, step): nothing random is kept between steps, so a
-resumed run repeats an uninterrupted one, and N ranks draw what one rank would.
+The only randomness of a step is PDA's noise, a function of (seed, step): nothing random is kept
+between steps, so a resumed run repeats an uninterrupted one, and N ranks draw what one rank would.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,6 @@ from protclip.losses.objective import objective
 from protclip.records import NUM_PROPERTIES
 from protclip.tensors import Batch, LossReport
 
-GUMBEL_STREAM, DROPOUT_STREAM = 0, 1
-
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -31,11 +29,6 @@ class StepResult:
 
     losses: LossReport
     grad_norm: Tensor
-
-
-def _step_seed(seed: int, step: int, stream: int) -> int:
-    """A 63-bit seed of one random stream of one step."""
-    return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def gumbel_noise(seed: int, step: int, batch: int, num_prototypes: int, device: torch.device) -> Tensor:
@@ -51,7 +44,8 @@ def gumbel_noise(seed: int, step: int, batch: int, num_prototypes: int, device: 
     Returns:
         float32 (B, K, P).
     """
-    generator = torch.Generator().manual_seed(_step_seed(seed, step, GUMBEL_STREAM))
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(mixed >> 1)
     shape = (batch * parallel.world_size(), NUM_PROPERTIES, num_prototypes)
     uniform = torch.rand(shape, generator=generator).clamp_(min=torch.finfo(torch.float32).tiny)
     first = batch * parallel.rank()
@@ -85,7 +79,6 @@ def train_step(
         clip_norm: Limit of the gradient's norm.
         bf16: Whether the forward pass runs under bf16 autocast.
     """
-    torch.manual_seed(_step_seed(seed, step, DROPOUT_STREAM) + parallel.rank())
     device = batch.tokens_BL.device
     noise_BKP = None
     if loss.pda.weight:

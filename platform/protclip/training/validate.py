@@ -60,13 +60,12 @@ def validate(
         batch = collate(dataset.rows(0, start, min(start + BATCH_PAIRS, first + share)), epoch=0).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             output = model(batch, None)
-            if output.bsr_logits_MV is not None:
-                blind_MV = model.bsr_logits(batch, use_text=False)
+            blind_MV = model.bsr_logits(batch, use_text=False) if "bsr" in model.terms else None
         proteins.append(output.protein_BD)
         texts.append(output.text_BD)
         if output.mlm_logits_MV is not None and output.mlm_targets_M is not None:
             mlm_hits.add((output.mlm_logits_MV.argmax(-1) == output.mlm_targets_M).float())
-        if output.bsr_logits_MV is not None and output.bsr_targets_M is not None:
+        if output.bsr_logits_MV is not None and output.bsr_targets_M is not None and blind_MV is not None:
             bsr_with.add(cross_entropy(output.bsr_logits_MV, output.bsr_targets_M, reduction="none"))
             bsr_without.add(cross_entropy(blind_MV, output.bsr_targets_M, reduction="none"))
     model.train(was_training)

@@ -1,0 +1,52 @@
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from protclip.cluster.tasks import Stage, run_stages
+from protclip.errors import DataError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def twice(number: int) -> Iterator[tuple[int, bytes]]:
+    for copy in range(2):
+        yield 10 * number + copy, b"x" * 2_000_000
+
+
+def plus_length(pair: tuple[int, bytes]) -> Iterator[int]:
+    yield pair[0] + len(pair[1])
+
+
+def fail_at_once_or_leave_a_file(number: int, folder: Path) -> Iterator[int]:
+    if number == 0:
+        raise DataError("file zero is bad")
+    time.sleep(1.5)
+    (folder / str(number)).touch()
+    yield number
+
+
+def test_run_stages_gives_every_result() -> None:
+    results = run_stages(range(5), Stage(twice, num_cpus=0), Stage(plus_length))
+    assert sorted(results) == [2_000_000 + 10 * n + copy for n in range(5) for copy in range(2)]
+
+
+def test_run_stages_of_nothing_is_nothing() -> None:
+    assert list(run_stages([], Stage(twice))) == []
+
+
+def test_run_stages_raises_the_error_of_a_task_and_ends_the_others(tmp_path: Path) -> None:
+    task = partial(fail_at_once_or_leave_a_file, folder=tmp_path)
+    with pytest.raises(DataError, match=r"^file zero is bad$"):
+        list(run_stages(range(12), Stage(task)))
+    before = len(list(tmp_path.iterdir()))
+    time.sleep(2)
+    assert len(list(tmp_path.iterdir())) == before
+
+
+def test_run_stages_passes_an_error_through_later_stages() -> None:
+    fail = partial(fail_at_once_or_leave_a_file, folder=Path())
+    with pytest.raises(DataError, match="file zero is bad"):
+        list(run_stages([0], Stage(fail, num_cpus=0), Stage(plus_length)))
