@@ -243,9 +243,10 @@ def test_sample_refuses_what_it_can_know_before_any_work(strata: str, tmp_path: 
     assert not output.exists()
 
 
-def test_sample_is_remembered(strata: str, tmp_path: Path) -> None:
+def test_sample_is_remembered(strata: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
+    monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     result = sample(config(strata, tmp_path / "out", tracking={"uri": uri}))
     json.dumps(result)

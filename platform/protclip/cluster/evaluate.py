@@ -23,7 +23,7 @@ from protclip.evaluation.results import Result, Summary, summarise
 from protclip.evaluation.runner import read_data, run_on_checkpoint, seeds_of
 from protclip.evaluation.spec import BenchmarkSpec
 from protclip.tracking.base import Status
-from protclip.tracking.mlflow import flatten, open_run
+from protclip.tracking.mlflow import flatten, join, open_run
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +59,26 @@ def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[s
     storage.remove(probe)
     connect()
     tags = {"job": "benchmark", "checkpoint": loaded.uri, "data_manifest": loaded.meta.data_manifest}
-    tracker = open_run(config.tracking, f"benchmark-{storage.basename(config.output)}", tags=tags)
+    trained = loaded.meta.run_id
+    name = f"benchmark-{storage.basename(config.output)}"
+    tracker = open_run(config.tracking, name, parent_id=trained, tags=tags)
     status: Status = "FAILED"
     try:
         tracker.log_params(flatten(config))
         summaries = _run_all(specs, data, config, loaded.uri)
         means = {s.spec.name: _finite_means(s) for s in summaries}
-        tracker.log_metrics({f"bench/{b}/{m}": v for b, ms in means.items() for m, v in ms.items()})
+        # The results stand in a run of their own and on the page of the run that trained the checkpoint.
+        trackers = [tracker, join(config.tracking, trained)]
+        metrics = {f"bench/{b}/{m}": v for b, ms in means.items() for m, v in ms.items()}
+        for each in trackers:
+            each.log_metrics(metrics, loaded.meta.step)
         table, _ = render("Benchmark results", report.HEADINGS, report.overview(summaries))
         log.info("%s", table)
         for name, text in report.files(provenance, summaries).items():
             storage.write_bytes(storage.join(config.output, name), text.encode())
-            tracker.log_text(text, f"results/{name}")
+            for each in trackers:
+                each.log_text(text, f"results/{name}")
+        trackers[1].flush()
         status = "FINISHED"
     finally:
         tracker.close(status)

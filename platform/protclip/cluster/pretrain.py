@@ -15,6 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from protclip import checkpoint, parallel, storage
 from protclip.cluster.progress import Post, progress_line
 from protclip.cluster.session import connect, has_gpu
+from protclip.config.load import dump_yaml
 from protclip.config.schema import PretrainConfig
 from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
@@ -61,6 +62,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     status = "FAILED"
     try:
         tracker.log_params(flatten(config))
+        tracker.log_text(dump_yaml(config), "config.yaml")
         _log_data(tracker, config.data, manifest)
         result = _fit(config, tracker.run_id)
         uri = checkpoint.resolve(run_uri)

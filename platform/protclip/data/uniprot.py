@@ -39,7 +39,6 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _SUFFIXES = {
     ".dat": "flat",
-    ".txt": "flat",
     ".xml": "xml",
     ".tsv": "tsv",
     ".tab": "tsv",
@@ -124,7 +123,7 @@ class _Input:
             return next(self._pieces, b"")
         except EOFError:
             self.error = "truncated gzip"
-        except IsalError:
+        except IsalError:  # pyright: ignore[reportGeneralTypeIssues]
             self.error = "damaged gzip"
         except OSError as error:
             raise DataError(f"{self._uri}: reading failed: {error}; try again") from error

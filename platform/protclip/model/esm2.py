@@ -133,7 +133,9 @@ class Esm2(nn.Module):
         rotary = _rotary(tokens_BL.shape[1], self.head_width, tokens_BL.device)
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
-                x_BLH = checkpoint(layer, x_BLH, *rotary, mask_B11L, use_reentrant=False)
+                x_BLH = checkpoint(
+                    layer, x_BLH, *rotary, mask_B11L, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 x_BLH = layer(x_BLH, *rotary, mask_B11L)
         return self.emb_layer_norm_after(x_BLH)

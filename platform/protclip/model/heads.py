@@ -86,7 +86,13 @@ def gather_masked(states_BLH: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
     """
     counts_B = mask_BL.sum(1)
     num_masked = int(counts_B.max())
-    positions_BM = (~mask_BL).sort(dim=1, stable=True).indices[:, :num_masked]
+    positions_BM = (~mask_BL).byte().sort(dim=1, stable=True).indices[:, :num_masked]
     rows_B1 = torch.arange(len(mask_BL), device=mask_BL.device)[:, None]
     real_BM = torch.arange(num_masked, device=mask_BL.device) < counts_B[:, None]
     return states_BLH[rows_B1, positions_BM], real_BM
+
+
+def spread(rows_ND: Tensor, mask_BL: Tensor) -> Tensor:
+    """The inverse of `x[mask]`: rows (N, D) at the True positions of (B, L, D), zeros elsewhere."""
+    empty_BLD = rows_ND.new_zeros(*mask_BL.shape, rows_ND.shape[-1])
+    return empty_BLD.index_put((mask_BL,), rows_ND)

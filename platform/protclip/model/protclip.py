@@ -18,7 +18,15 @@ from protclip.config.schema import LossConfig, ModelConfig
 from protclip.errors import ConfigError
 from protclip.model import weights
 from protclip.model.esm2 import Esm2, Esm2Sizes
-from protclip.model.heads import Fusion, Prototypes, gather_masked, masked_mean, projection, residue_head
+from protclip.model.heads import (
+    Fusion,
+    Prototypes,
+    gather_masked,
+    masked_mean,
+    projection,
+    residue_head,
+    spread,
+)
 from protclip.model.text import BertSizes, TextEncoder
 from protclip.tensors import Batch, ModelOutput, residue_mask
 
@@ -150,10 +158,9 @@ class ProtCLIP(nn.Module):
             output.bsr_targets_M = batch.tokens_BL[batch.segment_mask_BL]
         if "pda" in self.terms:
             property_NH = masked_mean(text_states["property"], batch.property_mask_BKT[present_BK])
-            property_ND = self.text_projection(property_NH).float()
-            properties_BKD = property_ND.new_zeros(*present_BK.shape, property_ND.shape[-1])
-            properties_BKD = properties_BKD.index_put((present_BK,), property_ND)
-            output.residues_BLD = self.protein_projection(states["clean"]).float()
+            properties_BKD = spread(self.text_projection(property_NH).float(), present_BK)
+            residues_ND = self.protein_projection(states["clean"][residue_mask_BL])
+            output.residues_BLD = spread(residues_ND.float(), residue_mask_BL)
             output.residue_mask_BL = residue_mask_BL
             output.prototypes_BKD = self.prototypes(properties_BKD, noise_BKP).float()
             output.present_BK = present_BK

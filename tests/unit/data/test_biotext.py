@@ -56,7 +56,9 @@ def test_biotext_joins_present_properties_in_order() -> None:
 
 
 def test_real_texts_are_clean_after_stripping(real_data: Path) -> None:
-    unclean = re.compile(r"\s[.,;](?:\s|$)|\.\.(?:\s|$)|\{ECO|\(PubMed|similarity\)|\(\s*\)|  |[.;,]\.", re.IGNORECASE)
+    unclean = re.compile(
+        r"\s[.,;](?:\s|$)|\.\.(?:\s|$)|\{ECO|\(PubMed|similarity\)|\(\s*\)|  |[.;,]\.", re.IGNORECASE
+    )
     checked = 0
     for folder in ("flat", "xml", "json"):
         for path in sorted((real_data / "uniprot" / folder).glob("*.*")):

@@ -90,10 +90,17 @@ def test_parse_composes_the_flat_files_words() -> None:
 
 
 def test_parse_reads_the_schema_before_2022() -> None:
-    old = {k: v for k, v in ENTRY.items() if k not in {"proteinExistence", "comments"}} | {"entryType": "TrEMBL"}
+    old = {k: v for k, v in ENTRY.items() if k not in {"proteinExistence", "comments"}} | {
+        "entryType": "TrEMBL"
+    }
     old["proteinDescription"] = {"submissionNames": [{"fullName": {"value": "Lamp"}}]}
     found = rest_json.parse(json.dumps(old).encode())
-    assert (found.reviewed, found.confidence, found.function, found.protein_name) == (False, None, None, "Lamp")
+    assert (found.reviewed, found.confidence, found.function, found.protein_name) == (
+        False,
+        None,
+        None,
+        "Lamp",
+    )
     assert rest_json.parse(json.dumps(old | {"entryType": "Swiss-Prot"}).encode()).reviewed
 
 
@@ -149,7 +156,8 @@ def test_leftover_names_an_improper_end() -> None:
 
 
 _JSON = st.recursive(
-    st.text(max_size=8) | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner)
+    st.text(max_size=8) | st.integers(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner),
 )
 
 

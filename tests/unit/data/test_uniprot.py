@@ -50,7 +50,14 @@ def entry(number: int) -> dict[str, object]:
 
 def row(number: int) -> str:
     function = f"FUNCTION: Glows {'very ' * number}bright."
-    cells = (f"P{number:05}", f"LAMP{number}_TEST", "reviewed", f"Lamp {number}", function, SEQUENCES[number % 3])
+    cells = (
+        f"P{number:05}",
+        f"LAMP{number}_TEST",
+        "reviewed",
+        f"Lamp {number}",
+        function,
+        SEQUENCES[number % 3],
+    )
     return "\t".join(cells) + "\n"
 
 
@@ -64,7 +71,10 @@ FILES = {
         "<copyright>none</copyright>\n</uniprot>\n",
     ),
     "tsv": ("lamps.tsv", TSV_HEADER + "".join(map(row, NUMBERS))),
-    "json": ("lamps.json", json.dumps({"facets": [{"a": "}"}], "results": [entry(n) for n in NUMBERS]}, indent=1)),
+    "json": (
+        "lamps.json",
+        json.dumps({"facets": [{"a": "}"}], "results": [entry(n) for n in NUMBERS]}, indent=1),
+    ),
     "json_lines": ("lamps.jsonl", "".join(json.dumps(entry(n)) + "\n" for n in NUMBERS)),
 }
 RECORDS = [
@@ -79,9 +89,7 @@ RECORDS = [
     for n in NUMBERS
 ]
 formats = pytest.mark.parametrize("format_name", FILES)
-quick = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(folder: Path, name: str, data: bytes) -> str:
@@ -122,7 +130,9 @@ def test_detect_format_names_the_choices_when_nothing_tells() -> None:
 @formats
 @quick
 @given(block_bytes=st.integers(1, 3000))
-def test_read_blocks_of_any_size_give_the_same_records(format_name: str, block_bytes: int, tmp_path: Path) -> None:
+def test_read_blocks_of_any_size_give_the_same_records(
+    format_name: str, block_bytes: int, tmp_path: Path
+) -> None:
     name, text = FILES[format_name]
     # The last record is unfinished, so that every format also has a rejection.
     uri = write(tmp_path, name, text.encode()[:-60])
@@ -194,7 +204,10 @@ def test_read_records_reports_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format_name", SOURCES)
 @quick
-@given(garbage=st.binary(min_size=1, max_size=400), glue=st.sampled_from([b"", b"\n//\n", b"</entry>", b'{"', b"\nID   "]))
+@given(
+    garbage=st.binary(min_size=1, max_size=400),
+    glue=st.sampled_from([b"", b"\n//\n", b"</entry>", b'{"', b"\nID   "]),
+)
 def test_read_records_of_random_bytes_never_fails(
     format_name: str, garbage: bytes, glue: bytes, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from protclip.model.heads import Fusion, Prototypes, gather_masked, masked_mean
+from protclip.model.heads import Fusion, Prototypes, gather_masked, masked_mean, spread
 
 
 def test_masked_mean_counts_true_positions_only() -> None:
@@ -32,6 +32,11 @@ def test_gather_masked_of_nothing_is_empty() -> None:
     gathered, real = gather_masked(torch.randn(2, 3, 4), torch.zeros(2, 3).bool())
     assert gathered.shape == (2, 0, 4)
     assert real.shape == (2, 0)
+
+
+def test_spread_undoes_boolean_indexing() -> None:
+    states, mask = torch.randn(2, 5, 3), torch.tensor([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0]]).bool()
+    assert torch.equal(spread(states[mask], mask), states * mask[..., None])
 
 
 def _naive_fusion(fusion: Fusion, residues: Tensor, text: Tensor, mask: Tensor) -> Tensor:

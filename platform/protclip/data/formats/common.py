@@ -155,7 +155,7 @@ def protein_name(parts: Iterable[tuple[str, str]]) -> str:
     names = [_NAME_PREFIX.get(key, "") + value for key, value in parts if value]
     if not names:
         raise BadRecord("no protein name")
-    return names[0] + "".join(f" ({name})" for name in names[1:])
+    return f"{names[0]} ({') ('.join(names[1:])})" if len(names) > 1 else names[0]
 
 
 def with_evidence(text: str, tags: list[str]) -> str:

@@ -30,28 +30,31 @@ def _code(line: bytes) -> int:
     return line[0] << 8 | line[1]
 
 
-ID, AC, DT, DE, OX, CC, PE, SQ, END = map(
-    _code, (b"ID", b"AC", b"DT", b"DE", b"OX", b"CC", b"PE", b"SQ", b"//")
-)
+ID, DT, DE, OX, CC, PE, SQ, END = map(_code, (b"ID", b"DT", b"DE", b"OX", b"CC", b"PE", b"SQ", b"//"))
 _INTERNAL = _code(b"**")
 _WANTED = np.zeros(65536, bool)
-_WANTED[[ID, AC, DT, DE, OX, CC, PE, SQ, END]] = True
+_WANTED[[ID, DT, DE, OX, CC, PE, SQ, END]] = True
 
-_IDENTITY = re.compile(rb"ID   (\S+) +(\w+);[^\n]*?(\d+) AA\.")
-_ACCESSION = re.compile(rb"AC   +([^;\s]+)")
-_COMMENT = re.compile(r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)")
+_IDENTITY = re.compile(
+    rb"ID   (\S+) +(\w+); +(?:PRT; +)?(\d+) AA\.[^\n]*(?:\n\*\*[^\n]*)*(?:\nAC   +([^;\s]+))?"
+)
 _TAXON = re.compile(rb"OX   NCBI_TaxID=(\d{1,9})\b")
+_NAME = re.compile(r"DE   .{9}(\w+)=([^\n]+)")
+_PARTS = re.compile(r"^DE   (?:Contains|Includes):.*", re.MULTILINE | re.DOTALL)
+_OLD_NAME_END = re.compile(r" \[(?:Contains|Includes):.*| \(Fragments?\)\.?$", re.IGNORECASE)
+_COMMENT = re.compile(r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)")
 _REVIEWED = {b"Reviewed": True, b"STANDARD": True, b"Unreviewed": False, b"PRELIMINARY": False}
 _LEVELS = {b"%d" % level: level for level in range(1, 6)}
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_OLD_NAME_END = re.compile(r" \[(?:Contains|Includes):.*| \(Fragments?\)\.?$", re.IGNORECASE)
+_MONTHS = (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC")
 
-Lines = dict[int, tuple[int, int]]
-"""Span of the first run of lines of each kind in one entry."""
+Span = tuple[int, int]
 
 
-def _runs(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(kind, start, end) of each run of wanted lines of one kind; `**` lines interrupt no run."""
+def _runs(data: bytes) -> tuple[list[int], list[Span], list[int]]:
+    """Each run of wanted lines of one kind: kinds, spans, and which runs begin or end an entry.
+
+    `**` lines interrupt no run.
+    """
     characters = np.frombuffer(data if len(data) > 1 else b"\n\n", np.uint8)
     starts = np.append(-1, np.flatnonzero(characters[:-2] == ord("\n"))) + 1
     kinds = characters[starts].astype(np.uint16) << 8 | characters[starts + 1]
@@ -62,7 +65,9 @@ def _runs(data: bytes) -> Iterator[tuple[int, int, int]]:
     starts, kinds = starts[first], kinds[first]
     ends = np.append(starts, len(data))[1:]
     wanted = _WANTED[kinds]
-    return zip(kinds[wanted].tolist(), starts[wanted].tolist(), ends[wanted].tolist(), strict=True)
+    kinds = kinds[wanted]
+    spans = zip(starts[wanted].tolist(), ends[wanted].tolist(), strict=True)
+    return kinds.tolist(), list(spans), np.flatnonzero((kinds == ID) | (kinds == END)).tolist()
 
 
 def records(data: bytes, header: bytes = b"") -> Outcomes:
@@ -72,23 +77,24 @@ def records(data: bytes, header: bytes = b"") -> Outcomes:
         data: Bytes that begin at an entry; line ends may be CRLF.
         header: Unused, flat files have none.
     """
-    lines: Lines = {}
+    kinds, spans, borders = _runs(data)
+    opened: int | None = None
     border = 0
-    for kind, start, end in _runs(data):
-        if kind in (ID, END):
-            stop = start + 2 if kind == END else start
-            if lines:
-                yield lines[ID][0], stop, _outcome(data, lines, start, terminated=kind == END)
-            else:
-                yield from _stray(data, border, stop)
-            border = stop
-            lines = {ID: (start, end)} if kind == ID else {}
-        elif lines:
-            lines.setdefault(kind, (start, end))
-    if lines:
-        yield lines[ID][0], len(data), _outcome(data, lines, len(data), terminated=False)
-    else:
+    for index in borders:
+        start = spans[index][0]
+        ended = kinds[index] == END
+        stop = start + 2 if ended else start
+        if opened is not None:
+            lines = dict(zip(kinds[opened:index], spans[opened:index], strict=True))
+            yield border, stop, _outcome(data, lines, start, terminated=ended)
+        elif data[border:stop] != b"\n":
+            yield from _stray(data, border, stop)
+        border, opened = (stop, None) if ended else (start, index)
+    if opened is None:
         yield from _stray(data, border, len(data))
+    else:
+        lines = dict(zip(kinds[opened:], spans[opened:], strict=True))
+        yield border, len(data), _outcome(data, lines, len(data), terminated=False)
 
 
 def _stray(data: bytes, start: int, end: int) -> Outcomes:
@@ -98,7 +104,7 @@ def _stray(data: bytes, start: int, end: int) -> Outcomes:
         yield end - len(text), end, BadRecord("not a UniProtKB record")
 
 
-def _outcome(data: bytes, lines: Lines, end: int, *, terminated: bool) -> ProteinRecord | BadRecord:
+def _outcome(data: bytes, lines: dict[int, Span], end: int, *, terminated: bool) -> ProteinRecord | BadRecord:
     """The record of one entry, or what is wrong with it."""
     try:
         return _record(data, lines, end, terminated=terminated)
@@ -106,17 +112,16 @@ def _outcome(data: bytes, lines: Lines, end: int, *, terminated: bool) -> Protei
         return error
 
 
-def _record(data: bytes, lines: Lines, end: int, *, terminated: bool) -> ProteinRecord:
+def _record(data: bytes, lines: dict[int, Span], end: int, *, terminated: bool) -> ProteinRecord:
     """The record of one entry, `end` being where its terminator begins."""
     identity = _IDENTITY.match(data, lines[ID][0])
     if identity is None:
         raise BadRecord("not a UniProtKB record")
     if not terminated:
         raise BadRecord("no terminator")
-    entry_name, status, length = identity.groups()
+    entry_name, status, length, accession = identity.groups()
     if status not in _REVIEWED:
         raise BadRecord("unknown review status")
-    accession = _ACCESSION.match(data, lines[AC][0]) if AC in lines else None
     if accession is None:
         raise BadRecord("no accession")
     if SQ not in lines:
@@ -125,38 +130,40 @@ def _record(data: bytes, lines: Lines, end: int, *, terminated: bool) -> Protein
     if DE not in lines:
         raise BadRecord("no protein name")
 
-    texts: dict[str, list[str]] = {"FUNCTION": [], "SUBCELLULAR LOCATION": [], "SIMILARITY": []}
-    for topic, text in _COMMENT.findall(_block(data, lines, CC)):
-        texts[topic].append(_unwrapped(text, "\nCC       "))
-    function, location, similarity = map(joined, texts.values())
+    texts: dict[str, str] = {}
+    for topic, lines_of_text in _COMMENT.findall(_block(data, lines[CC])) if CC in lines else ():
+        if text := _unwrapped(lines_of_text, "\nCC       "):
+            texts[topic] = f"{texts[topic]} {text}" if topic in texts else text
 
     taxon = _TAXON.match(data, lines[OX][0]) if OX in lines else None
     level = data[lines[PE][0] + 5 : lines[PE][0] + 6] if PE in lines else b""
-    dates = _block(data, lines, DT).rstrip().rpartition("\n")[2]
+    last_date = data.rfind(b"DT   ", *lines[DT]) + 5 if DT in lines else 0
+    # Positional, because this call is a tenth of all the work.
     return ProteinRecord(
-        accession=accession[1].decode(errors="replace"),
-        entry_name=entry_name.decode(errors="replace"),
-        reviewed=_REVIEWED[status],
-        sequence=sequence,
-        protein_name=_name(_block(data, lines, DE)),
-        function=function,
-        subcellular_location=location,
-        similarity=similarity,
-        confidence=_LEVELS.get(level),
-        taxon_id=int(taxon[1]) if taxon else None,
-        annotation_date=_date(dates[5:16]) if dates else None,
+        accession.decode(errors="replace"),
+        entry_name.decode(errors="replace"),
+        _REVIEWED[status],
+        sequence,
+        _name(_block(data, lines[DE])),
+        texts.get("FUNCTION"),
+        texts.get("SUBCELLULAR LOCATION"),
+        texts.get("SIMILARITY"),
+        _LEVELS.get(level),
+        int(taxon[1]) if taxon else None,
+        _date(data[last_date : last_date + 11]) if last_date else None,
     )
 
 
-def _block(data: bytes, lines: Lines, kind: int) -> str:
-    """The lines of one kind with plain line ends; empty when there are none."""
-    start, end = lines.get(kind, (0, 0))
-    block = data[start:end].decode(errors="replace")
+def _block(data: bytes, span: Span) -> str:
+    """The lines of one kind with plain line ends."""
+    block = data[span[0] : span[1]].decode(errors="replace")
     return block.replace("\r\n", "\n") if "\r" in block else block
 
 
 def _unwrapped(text: str, indent: str) -> str:
     """Continued lines joined by a space, or by nothing after a hyphen that breaks a word."""
+    if "\n" not in text:
+        return text.strip()
     pieces = [
         line if line.endswith("-") and not line.endswith(" -") else line + " " for line in text.split(indent)
     ]
@@ -165,24 +172,21 @@ def _unwrapped(text: str, indent: str) -> str:
 
 def _name(block: str) -> str:
     """Protein name of the DE lines; `Contains:` and `Includes:` name other proteins."""
-    if not block.startswith(("DE   RecName:", "DE   SubName:")):
+    parts = _NAME.findall(_PARTS.sub("", block) if "s:\n" in block else block)
+    if not parts:
         plain = _unwrapped(block[5:], "\nDE   ")
         return protein_name([("Full", _OLD_NAME_END.sub("", plain).rstrip("."))])
-    parts: list[tuple[str, str]] = []
-    for line in block.split("\n"):
-        key, found, value = line[14:].partition("=")
-        if found:
-            value = value.rstrip("; ")
-            if value.endswith("}"):
-                value = value[: value.rfind(" {")]
-            parts.append((key, value))
-        elif line.startswith(("DE   Contains:", "DE   Includes:")):
-            break
-    return protein_name(parts)
+    return protein_name([(key, _without_evidence(value)) for key, value in parts])
+
+
+def _without_evidence(name: str) -> str:
+    """The value of a DE line without its evidence and closing semicolon."""
+    name = name.rstrip("; ")
+    return name[: name.rfind(" {")] if name.endswith("}") else name
 
 
 @lru_cache(maxsize=4096)
-def _date(text: str) -> date:
+def _date(text: bytes) -> date:
     """The date of "16-JAN-2019"."""
     try:
         return date(int(text[7:]), _MONTHS.index(text[3:6]) + 1, int(text[:2]))
