@@ -99,7 +99,8 @@ class _Input:
     def __init__(self, file: IO[bytes], uri: str) -> None:
         self._uri = uri
         self.error = ""
-        compressed = file.read(len(_GZIP)) == _GZIP
+        magic = file.read(len(_GZIP))
+        compressed = magic != b"" and _GZIP.startswith(magic)
         file.seek(0)
         self._pieces = _gunzipped(file) if compressed else iter(lambda: file.read(PIECE_BYTES), b"")
         self._rest = b""

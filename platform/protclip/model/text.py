@@ -52,7 +52,7 @@ class BertSizes:
 
 PRESETS: dict[str, BertSizes] = {
     "bert-tiny": BertSizes(
-        vocab_size=0, num_layers=2, width=128, num_heads=4, feedforward=512, max_tokens=512
+        vocab_size=0, num_layers=2, width=128, num_heads=2, feedforward=512, max_tokens=512
     ),
 }
 """Architectures with random weights; the vocabulary is the tokenizer's."""

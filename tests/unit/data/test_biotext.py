@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protclip.data import uniprot
 from protclip.data.biotext import biotext, property_text, strip_evidence
-from protclip.records import ProteinRecord, Property
+from protclip.records import Property, ProteinRecord
 
 
 @pytest.mark.parametrize(

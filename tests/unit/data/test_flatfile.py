@@ -92,7 +92,8 @@ def test_records_modern_entry() -> None:
         reviewed=True,
         sequence="MKLVXUOZBWAC",
         protein_name="Lamp keeper 1 (LK=1) (EC 1.2.3.4) (Night watch) (CD antigen CD999) (allergen Tes t 1)",
-        function="Keeps the lamp lit in the long non-flickering way {ECO:0000269|PubMed:1, ECO:0000269|PubMed:2}. "
+        function="Keeps the lamp lit in the long non-flickering way "
+        "{ECO:0000269|PubMed:1, ECO:0000269|PubMed:2}. "
         "[Small lamp]: Glows - a little - by itself. {ECO:0000305}.",
         subcellular_location="Lamp post {ECO:0000255|HAMAP-Rule:MF_1}; Single-pass. Note=At night.",
         similarity="Belongs to the lamp family.",
@@ -211,6 +212,7 @@ def test_records_agree_with_biopython_on_real_entries(real_data: Path) -> None:
             # Biopython takes "9606 {ECO" for an identifier.
             taxa = [t.partition(" ")[0] for t in theirs.taxonomy_id]
             assert ours.taxon_id == (int(taxa[0]) if taxa else None)
+            assert theirs.annotation_update is not None
             stated = datetime.strptime(theirs.annotation_update[0], "%d-%b-%Y").astimezone().date()
             assert ours.annotation_date == stated
             for prop, text in list(ours.properties())[1:]:
@@ -219,5 +221,5 @@ def test_records_agree_with_biopython_on_real_entries(real_data: Path) -> None:
                 assert _plain([text or ""]) == _plain(wanted)
                 assert text is None or text == " ".join(text.split())
             name = ours.protein_name.partition(" (")[0]
-            assert name in " ".join(theirs.description.split())
+            assert name in " ".join(str(theirs.description).split())
     assert compared == 299

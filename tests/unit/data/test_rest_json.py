@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protclip.data.formats import rest_json
@@ -69,7 +69,8 @@ EXPECTED = ProteinRecord(
     sequence="MKLVXUOZ",
     protein_name='Lamp {keeper} (LK) (EC 1.2.3.4) (Night "watch") (allergen Tes t 1) (CD antigen CD999)',
     function="Keeps the lamp lit. {ECO:0000269|PubMed:1, ECO:0000303|Ref.2}. [Small lamp]: Glows.",
-    subcellular_location="Cell membrane; Lipid-anchor. Lamp post {ECO:0000255}. Note=At night. {ECO:0000305}.",
+    subcellular_location="Cell membrane; Lipid-anchor. Lamp post {ECO:0000255}. "
+    "Note=At night. {ECO:0000305}.",
     similarity="Belongs to the lamp family.",
     confidence=2,
     taxon_id=4242,
@@ -155,13 +156,17 @@ def test_leftover_names_an_improper_end() -> None:
         assert rest_json.SOURCE.leftover(rest, header) == reason
 
 
-_JSON = st.recursive(
-    st.text(max_size=8) | st.integers(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner),
+_TEXTS = st.text('ab"\\{}[],: \n\u00e9', max_size=6)
+_VALUES = st.recursive(
+    _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=6,
 )
+_OBJECTS = st.lists(st.dictionaries(_TEXTS, _VALUES, max_size=3), max_size=4)
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=4), _JSON), max_size=4), st.sampled_from([None, 1]))
+@settings(max_examples=50, deadline=None)
+@given(_OBJECTS, st.sampled_from([None, 1]))
 def test_objects_are_found_whatever_they_hold(values: list[dict[str, Any]], indent: int | None) -> None:
     data = json.dumps(values, indent=indent, ensure_ascii=False).encode()
     header, start = rest_json.SOURCE.start(data)

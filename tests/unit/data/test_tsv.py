@@ -15,7 +15,7 @@ ROW = {
     "Entry": "P00001",
     "Entry Name": "LAMP1_TEST",
     "Reviewed": "reviewed",
-    "Protein names": "Lamp keeper (LK) (EC 1.2.3.4) (Fragment) [Cleaved into: Small lamp (SL); Wick] [Includes: Oil]",
+    "Protein names": "Lamp keeper (LK) (EC 1.2.3.4) (Fragment) [Cleaved into: A (B); Wick] [Includes: Oil]",
     "Length": "8",
     "Function [CC]": "FUNCTION: Keeps {ECO:1}.; FUNCTION: [Small lamp]: Glows.",
     "Subcellular location [CC]": "SUBCELLULAR LOCATION: Lamp post.; SUBCELLULAR LOCATION: [Wick]: Oil.",
@@ -108,5 +108,5 @@ def test_read_records_reads_the_real_table_and_refuses_the_foreign_one(real_data
     records = [i for i in items if isinstance(i, ProteinRecord)]
     assert sum(r.function is not None for r in records) == 370
     assert not any("FUNCTION:" in (r.function or "") or "[Cleaved" in r.protein_name for r in records)
-    with pytest.raises(DataError, match="no column 'Entry'.*Proteína"):
+    with pytest.raises(DataError, match=r"no column 'Entry'.*Proteína"):
         list(uniprot.read_records(str(real_data / "uniprot" / "tsv" / "legionella_40.csv")))

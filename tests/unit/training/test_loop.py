@@ -1,8 +1,10 @@
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from protclip import checkpoint
 from protclip.config.schema import PretrainConfig
@@ -148,14 +150,15 @@ def test_resuming_another_model_size_is_refused_in_one_sentence(uninterrupted, t
         fresh.restore(recorder.directory / "step-10", "step-10")
 
 
-def _rank(rank, world_size, port, pairs, directory):
+def run_rank(rank, port, pairs, directory):
+    """What each of two processes does."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     recorder = Recorder()
     state = train(config(pairs, max_steps=5), recorder, CPU)
-    torch.save((state.model.state_dict(), recorder.logged), directory / f"{rank}.pt")
+    torch.save((state.model.state_dict(), recorder.logged), Path(directory, f"{rank}.pt"))
     torch.distributed.destroy_process_group()
 
 
@@ -164,9 +167,11 @@ def test_two_ranks_train_like_one(tiny_pairs, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    command = [sys.executable, __file__]
+    ranks = [subprocess.Popen([*command, str(r), str(port), tiny_pairs, tmp_path]) for r in range(2)]
     alone = Recorder()
     single = train(config(tiny_pairs, max_steps=5), alone, CPU)
-    mp.start_processes(_rank, (2, port, tiny_pairs, tmp_path), nprocs=2, start_method="spawn")
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     (first, logged), (second, _) = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
     for name, tensor in single.model.state_dict().items():
         assert torch.equal(first[name], second[name])
@@ -177,3 +182,7 @@ def test_two_ranks_train_like_one(tiny_pairs, tmp_path):
         for key, value in alone.logged[step].items():
             if key.startswith(("train/loss", "train/grad_norm")):
                 assert logged[step][key] == pytest.approx(value, rel=1e-4), (step, key)
+
+
+if __name__ == "__main__":
+    run_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
