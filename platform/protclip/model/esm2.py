@@ -35,7 +35,7 @@ class Esm2Sizes:
 
 
 PRESETS: dict[str, Esm2Sizes] = {
-    "esm2-tiny": Esm2Sizes(4, 64, 2),
+    "esm2-tiny": Esm2Sizes(2, 64, 2),
     "esm2_t6_8M_UR50D": Esm2Sizes(6, 320, 20),
     "esm2_t12_35M_UR50D": Esm2Sizes(12, 480, 20),
     "esm2_t30_150M_UR50D": Esm2Sizes(30, 640, 20),
