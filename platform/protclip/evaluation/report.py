@@ -11,7 +11,7 @@ from protclip.evaluation.results import Summary
 from protclip.provenance import git_sha
 
 PACKAGES = ("protclip", "numpy", "scikit-learn", "torch")
-HEADINGS = ("Benchmark", "Metric", "Model", "Best baseline", "Difference", "Best published", "Difference")
+HEADINGS = ("Benchmark", "Metric", "Model", "Baselines", "Difference", "Published", "Difference")
 
 
 def versions() -> dict[str, str]:
@@ -56,21 +56,14 @@ def heading(summary: Summary) -> str:
 
 
 def overview(summaries: Iterable[Summary]) -> list[tuple[str, ...]]:
-    """One row per benchmark for `HEADINGS`, by its primary metric."""
+    """One row per benchmark for `HEADINGS`, by its primary metric; differences are to the best."""
     rows = []
     for summary in summaries:
         score = summary.primary
         row = [summary.spec.name, score.metric, with_deviation(score.mean, score.deviation)]
-        for others in (score.baselines, score.published):
-            best = summary.best(others)
-            row += (
-                ["–", "–"]
-                if best is None
-                else [
-                    f"{number(best[1])} ({best[0]})",
-                    f"{score.mean - best[1]:+.3f}",
-                ]
-            )
+        for others in map(summary.ranked, (score.baselines, score.published)):
+            row.append(", ".join(f"{number(value)} ({name})" for name, value in others) or "–")
+            row.append(f"{score.mean - others[0][1]:+.3f}" if others else "–")
         rows.append(tuple(row))
     return rows
 

@@ -95,10 +95,9 @@ class Summary:
         """The score by which models are compared."""
         return self.scores[0]
 
-    def best(self, values: Mapping[str, float]) -> tuple[str, float] | None:
-        """Name and value of the best of several baselines or models by the primary metric."""
-        pick = max if self.spec.higher_is_better else min
-        return pick(values.items(), key=lambda item: item[1], default=None)
+    def ranked(self, values: Mapping[str, float]) -> list[tuple[str, float]]:
+        """Names and values of several baselines or models, best first by the primary metric."""
+        return sorted(values.items(), key=lambda item: item[1], reverse=self.spec.higher_is_better)
 
 
 def summarise(spec: BenchmarkSpec, results: Sequence[Result]) -> Summary:

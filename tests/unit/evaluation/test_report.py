@@ -69,16 +69,23 @@ def test_summarise_gives_mean_and_deviation_primary_metric_first(summaries):
 
 def test_overview_compares_with_the_best_of_each_kind(summaries):
     assert overview(summaries) == [
-        ("places", "mcc", "0.700 ± 0.141", "1.400 (composition)", "-0.700", "0.900 (A)", "-0.200"),
+        (
+            "places",
+            "mcc",
+            "0.700 ± 0.141",
+            "1.400 (composition), 0.000 (majority)",
+            "-0.700",
+            "0.900 (A), 0.300 (B|C)",
+            "-0.200",
+        ),
         ("ranks", "t2p_median_rank", "4.000", "50.000 (chance)", "-46.000", "–", "–"),
     ]
 
 
-def test_summary_best_follows_the_metrics_direction(summaries):
+def test_summary_ranks_by_the_metrics_direction(summaries):
     values = {"x": 1.0, "y": 2.0}
-    assert summaries[0].best(values) == ("y", 2.0)
-    assert summaries[1].best(values) == ("x", 1.0)
-    assert summaries[1].best({}) is None
+    assert summaries[0].ranked(values) == [("y", 2.0), ("x", 1.0)]
+    assert summaries[1].ranked(values) == [("x", 1.0), ("y", 2.0)]
 
 
 class Balanced(HTMLParser):
