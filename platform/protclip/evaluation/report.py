@@ -11,7 +11,7 @@ from protclip.evaluation.results import Summary
 from protclip.provenance import git_sha
 
 PACKAGES = ("protclip", "numpy", "scikit-learn", "torch")
-HEADINGS = ("Benchmark", "Metric", "Model", "Baselines", "Difference", "Published", "Difference")
+HEADINGS = ("Benchmark", "Metric", "Model", "Baselines", "Difference", "Best published", "Difference")
 
 
 def versions() -> dict[str, str]:
@@ -56,14 +56,15 @@ def heading(summary: Summary) -> str:
 
 
 def overview(summaries: Iterable[Summary]) -> list[tuple[str, ...]]:
-    """One row per benchmark for `HEADINGS`, by its primary metric; differences are to the best."""
+    """One row per benchmark for `HEADINGS`, by its primary metric; differences are to the best of them."""
     rows = []
     for summary in summaries:
         score = summary.primary
         row = [summary.spec.name, score.metric, with_deviation(score.mean, score.deviation)]
-        for others in map(summary.ranked, (score.baselines, score.published)):
-            row.append(", ".join(f"{number(value)} ({name})" for name, value in others) or "–")
-            row.append(f"{score.mean - others[0][1]:+.3f}" if others else "–")
+        baselines, published = summary.ranked(score.baselines), summary.ranked(score.published)
+        for ranked, shown in ((baselines, len(baselines)), (published, 1)):
+            row.append(", ".join(f"{number(value)} ({name})" for name, value in ranked[:shown]) or "–")
+            row.append(f"{score.mean - ranked[0][1]:+.3f}" if ranked else "–")
         rows.append(tuple(row))
     return rows
 

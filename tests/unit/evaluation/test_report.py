@@ -75,7 +75,7 @@ def test_overview_compares_with_the_best_of_each_kind(summaries):
             "0.700 ± 0.141",
             "1.400 (composition), 0.000 (majority)",
             "-0.700",
-            "0.900 (A), 0.300 (B|C)",
+            "0.900 (A)",
             "-0.200",
         ),
         ("ranks", "t2p_median_rank", "4.000", "50.000 (chance)", "-46.000", "–", "–"),
