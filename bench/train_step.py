@@ -107,8 +107,17 @@ def main() -> None:
 
     def step() -> None:
         train_step(
-            model, batch, optimizer, schedule, loss, seed=0, step=0, num_prototypes=512, clip_norm=1.0, bf16=bf16
-        )  # fmt: skip
+            model,
+            batch,
+            optimizer,
+            schedule,
+            loss,
+            seed=0,
+            step=0,
+            num_prototypes=model.architecture.num_prototypes,
+            clip_norm=optim.clip_norm,
+            bf16=bf16,
+        )
 
     def forward_backward(run: Callable[[], torch.Tensor]) -> Callable[[], None]:
         def go() -> None:
