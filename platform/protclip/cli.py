@@ -23,7 +23,7 @@ from protclip.config.help import help_text
 from protclip.config.load import dump_yaml, load_config
 from protclip.errors import ConfigError
 
-NOISY = ("ray", "mlflow", "alembic", "botocore", "httpx", "transformers")
+NOISY = ("ray", "mlflow", "alembic", "aiobotocore", "botocore", "httpx", "transformers")
 INTERRUPTED = 130
 VERSION = f"protclip {__version__}\n"
 

@@ -5,7 +5,9 @@ tokens, K = 4 properties, M masked positions, P prototypes, D embedding width, H
 V = 33 residue tokens.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -56,6 +58,25 @@ def residue_mask(tokens_BL: Tensor) -> Tensor:
     return (tokens_BL != PAD) & (tokens_BL != CLS) & (tokens_BL != EOS)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much of a batch is masked or present, so that the device need not be asked for a size.
+
+    Attributes:
+        residues: Residues of the clean tokens.
+        mlm: Positions MLM predicts.
+        segment: Positions BSR predicts.
+        most_segment: The most of them in one protein.
+        properties: Properties that are present.
+    """
+
+    residues: int
+    mlm: int
+    segment: int
+    most_segment: int
+    properties: int
+
+
 @dataclass(slots=True)
 class Batch:
     """One device's pairs, clean and corrupted.
@@ -71,6 +92,7 @@ class Batch:
         property_BKT: Each property's own text tokens `[CLS] … [SEP]`; absent rows are padding.
         property_mask_BKT: bool, True on real tokens; all False for an absent property.
         keys_B: int64 view of the sampling keys, to trace a batch back to its records.
+        counts: Taken when the batch is made, which is on the host.
     """
 
     tokens_BL: Tensor
@@ -83,14 +105,33 @@ class Batch:
     property_BKT: Tensor
     property_mask_BKT: Tensor
     keys_B: Tensor
+    counts: Counts = field(init=False)
+
+    def __post_init__(self) -> None:
+        segment_B = self.segment_mask_BL.sum(1)
+        self.counts = Counts(
+            residues=int(residue_mask(self.tokens_BL).sum()),
+            mlm=int(self.mlm_mask_BL.sum()),
+            segment=int(segment_B.sum()),
+            most_segment=int(segment_B.max()),
+            properties=int(self.property_mask_BKT.any(-1).sum()),
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`, copied without blocking where the memory is pinned."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked host memory, for asynchronous copies to a GPU."""
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """A copy with every tensor changed and the counts kept."""
+        changed = copy(self)
+        for each in fields(self):
+            if each.init:
+                setattr(changed, each.name, change(getattr(self, each.name)))
+        return changed
 
     @property
     def num_pairs(self) -> int:

@@ -63,7 +63,7 @@ def training_gradients() -> Results:
     mine = slice(parallel.rank() * share, (parallel.rank() + 1) * share)
     batch = global_batch()
     report = objective(
-        model(Batch(*(getattr(batch, f.name)[mine] for f in fields(batch))), noise[mine]), loss
+        model(Batch(*(getattr(batch, f.name)[mine] for f in fields(batch) if f.init)), noise[mine]), loss
     )
     report.total.backward()
     results = {f"loss/{name}": parallel.mean_over_ranks(value) for name, value in report.terms.items()}

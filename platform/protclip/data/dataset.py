@@ -20,7 +20,7 @@ from protclip import storage
 from protclip.data.collate import Collator
 from protclip.data.manifest import PairsManifest
 from protclip.errors import DataError
-from protclip.tensors import Batch, residue_mask
+from protclip.tensors import Batch
 
 CACHED_ROW_GROUPS = 4
 PREFETCHED_BATCHES = 2
@@ -205,7 +205,7 @@ class BatchIterator:
             epoch, index = epoch + 1, 0
         start = index * self._global_batch + self._rank * self._per_rank
         batch = self._collate(self._dataset.rows(epoch, start, start + self._per_rank), epoch)
-        num_residues = int(residue_mask(batch.tokens_BL).sum())
+        num_residues = batch.counts.residues
         return LoadedBatch(
             batch=batch.pin_memory() if self._pin_memory else batch,
             after=Position(epoch, index + 1),

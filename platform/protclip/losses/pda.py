@@ -6,6 +6,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from protclip.losses.masked import mean_over_all
 
+IGNORED = -100
+
 FLAT = 1e-5
 """Range of similarities, relative to the largest, below which they count as all equal."""
 
@@ -63,10 +65,16 @@ def segment_alignment(
     segments_BKD, prototypes_BKD = normalize(segments_BKD, dim=-1), normalize(prototypes_BKD, dim=-1)
     logits_BKK = scale * segments_BKD @ prototypes_BKD.transpose(1, 2)
     counted_BK = present_BK & (present_BK.sum(1, keepdim=True) > 1)
-    own_N = torch.arange(present_BK.shape[1], device=present_BK.device).expand_as(present_BK)[counted_BK]
+    own_BK = torch.arange(present_BK.shape[1], device=present_BK.device).expand_as(present_BK)
+    targets_N = torch.where(counted_BK, own_BK, IGNORED).flatten()
+    # A row that is not counted keeps all its candidates: without any, its gradient would be NaN.
+    out_BKK = ~present_BK[:, None] & counted_BK[:, :, None]
     to_property, to_segment = (
         cross_entropy(
-            logits.masked_fill(~present_BK[:, None], -torch.inf)[counted_BK], own_N, reduction="sum"
+            logits.masked_fill(out_BKK, -torch.inf).flatten(0, 1),
+            targets_N,
+            ignore_index=IGNORED,
+            reduction="sum",
         )
         for logits in (logits_BKK, logits_BKK.transpose(1, 2))
     )

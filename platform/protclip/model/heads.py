@@ -78,21 +78,33 @@ def masked_mean(states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
     return total_BH / mask_BL.sum(1, keepdim=True).clamp(min=1)
 
 
-def gather_masked(states_BLH: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+def positions(mask: Tensor, count: int) -> Tensor:
+    """Flat indices (N,) of the True elements, in order; knowing their number, the host need not wait."""
+    return torch.nonzero_static(mask.flatten(), size=count)[:, 0]
+
+
+def take(states: Tensor, at_N: Tensor) -> Tensor:
+    """Rows (N, …) of (B, L, …) at flat indices; `x[mask]` for the indices of a mask."""
+    return states.flatten(0, 1).index_select(0, at_N)
+
+
+def spread(rows_ND: Tensor, at_N: Tensor, batch: int) -> Tensor:
+    """The inverse of `take` for a (B, L) of `batch` elements: rows at their places, zeros elsewhere."""
+    return rows_ND.new_zeros(batch, rows_ND.shape[-1]).index_copy(0, at_N, rows_ND)
+
+
+def gather_masked(states_BLH: Tensor, mask_BL: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """The states at True positions, in order, right-padded.
 
+    Args:
+        states_BLH: States.
+        mask_BL: Which are wanted.
+        most: The most True positions of a row (M).
+
     Returns:
-        (B, M, H) states, M the most True positions of a row, and (B, M) bool, True on real ones.
+        (B, M, H) states, and (B, M) bool, True on real ones.
     """
-    counts_B = mask_BL.sum(1)
-    num_masked = int(counts_B.max())
-    positions_BM = (~mask_BL).byte().sort(dim=1, stable=True).indices[:, :num_masked]
+    positions_BM = (~mask_BL).byte().sort(dim=1, stable=True).indices[:, :most]
     rows_B1 = torch.arange(len(mask_BL), device=mask_BL.device)[:, None]
-    real_BM = torch.arange(num_masked, device=mask_BL.device) < counts_B[:, None]
+    real_BM = torch.arange(most, device=mask_BL.device) < mask_BL.sum(1, keepdim=True)
     return states_BLH[rows_B1, positions_BM], real_BM
-
-
-def spread(rows_ND: Tensor, mask_BL: Tensor) -> Tensor:
-    """The inverse of `x[mask]`: rows (N, D) at the True positions of (B, L, D), zeros elsewhere."""
-    empty_BLD = rows_ND.new_zeros(*mask_BL.shape, rows_ND.shape[-1])
-    return empty_BLD.index_put((mask_BL,), rows_ND)

@@ -23,9 +23,11 @@ from protclip.model.heads import (
     Prototypes,
     gather_masked,
     masked_mean,
+    positions,
     projection,
     residue_head,
     spread,
+    take,
 )
 from protclip.model.text import BertSizes, TextEncoder
 from protclip.tensors import Batch, ModelOutput, residue_mask
@@ -149,18 +151,27 @@ class ProtCLIP(nn.Module):
             output.protein_BD = _unit(self.protein_projection(protein_BH))
             output.text_BD = _unit(self.text_projection(text_BH))
         if "mlm" in self.terms:
-            output.mlm_logits_MV = self.mlm_head(states["mlm"][batch.mlm_mask_BL]).float()
-            output.mlm_targets_M = batch.tokens_BL[batch.mlm_mask_BL]
+            at_M = positions(batch.mlm_mask_BL, batch.counts.mlm)
+            output.mlm_logits_MV = self.mlm_head(take(states["mlm"], at_M)).float()
+            output.mlm_targets_M = take(batch.tokens_BL, at_M)
         if "bsr" in self.terms:
             output.bsr_logits_MV = self._reconstruct(
-                states["segment"], batch.segment_mask_BL, text_states["biotext"], batch.text_mask_BT
+                states["segment"], batch, text_states["biotext"], batch.text_mask_BT
             )
-            output.bsr_targets_M = batch.tokens_BL[batch.segment_mask_BL]
+            output.bsr_targets_M = take(
+                batch.tokens_BL, positions(batch.segment_mask_BL, batch.counts.segment)
+            )
         if "pda" in self.terms:
-            property_NH = masked_mean(text_states["property"], batch.property_mask_BKT[present_BK])
-            properties_BKD = spread(self.text_projection(property_NH).float(), present_BK)
-            residues_ND = self.protein_projection(states["clean"][residue_mask_BL])
-            output.residues_BLD = spread(residues_ND.float(), residue_mask_BL)
+            property_at_N = positions(present_BK, batch.counts.properties)
+            property_mask_NT = take(batch.property_mask_BKT, property_at_N)
+            property_NH = masked_mean(text_states["property"], property_mask_NT)
+            property_ND = self.text_projection(property_NH).float()
+            properties_BKD = spread(property_ND, property_at_N, present_BK.numel())
+            properties_BKD = properties_BKD.unflatten(0, present_BK.shape)
+            residue_at_N = positions(residue_mask_BL, batch.counts.residues)
+            residues_ND = self.protein_projection(take(states["clean"], residue_at_N)).float()
+            residues_BLD = spread(residues_ND, residue_at_N, residue_mask_BL.numel())
+            output.residues_BLD = residues_BLD.unflatten(0, residue_mask_BL.shape)
             output.residue_mask_BL = residue_mask_BL
             output.prototypes_BKD = self.prototypes(properties_BKD, noise_BKP).float()
             output.present_BK = present_BK
@@ -181,7 +192,7 @@ class ProtCLIP(nn.Module):
             mask_BT = torch.ones_like(text_BT, dtype=torch.bool)
         return self._reconstruct(
             self.protein_encoder(batch.segment_tokens_BL),
-            batch.segment_mask_BL,
+            batch,
             self.text_encoder(text_BT, mask_BT),
             mask_BT,
         )
@@ -206,7 +217,8 @@ class ProtCLIP(nn.Module):
         """Token states of the biotexts (B, T, H) and of the present properties (N, T, H), as needed."""
         texts = {"biotext": (batch.text_BT, batch.text_mask_BT)} if biotext else {}
         if "pda" in self.terms:
-            texts["property"] = (batch.property_BKT[present_BK], batch.property_mask_BKT[present_BK])
+            at_N = positions(present_BK, batch.counts.properties)
+            texts["property"] = (take(batch.property_BKT, at_N), take(batch.property_mask_BKT, at_N))
         if not texts:
             return {}
         width = max(tokens.shape[1] for tokens, _ in texts.values())
@@ -218,14 +230,15 @@ class ProtCLIP(nn.Module):
         return {name: s[:, : texts[name][0].shape[1]] for name, s in zip(texts, states, strict=True)}
 
     def _reconstruct(
-        self, states_BLH: Tensor, mask_BL: Tensor, text_states_BTH: Tensor, text_mask_BT: Tensor
+        self, states_BLH: Tensor, batch: Batch, text_states_BTH: Tensor, text_mask_BT: Tensor
     ) -> Tensor:
-        """Residue logits (M, V) at the masked positions, in the order of `tokens[mask]`."""
-        masked_BMH, real_BM = gather_masked(states_BLH, mask_BL)
+        """Residue logits (M, V) at the masked segments, in the order of `tokens[mask]`."""
+        counts = batch.counts
+        masked_BMH, real_BM = gather_masked(states_BLH, batch.segment_mask_BL, counts.most_segment)
         fused_BMD = self.fusion(
             self.protein_projection(masked_BMH), self.text_projection(text_states_BTH), text_mask_BT
         )
-        return self.bsr_head(fused_BMD[real_BM]).float()
+        return self.bsr_head(take(fused_BMD, positions(real_BM, counts.segment))).float()
 
 
 def _unit(rows_ND: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from protclip.model.heads import Fusion, Prototypes, gather_masked, masked_mean, spread
+from protclip.model.heads import Fusion, Prototypes, gather_masked, masked_mean, positions, spread, take
 
 
 def test_masked_mean_counts_true_positions_only() -> None:
@@ -23,20 +23,23 @@ def test_gather_masked_keeps_the_order_of_boolean_indexing() -> None:
     states = torch.randn(4, 9, 3, generator=generator)
     mask = torch.rand(4, 9, generator=generator) < 0.4
     mask[2] = False
-    gathered, real = gather_masked(states, mask)
-    assert gathered.shape == (4, int(mask.sum(1).max()), 3)
+    most = int(mask.sum(1).max())
+    gathered, real = gather_masked(states, mask, most)
+    assert gathered.shape == (4, most, 3)
     assert torch.equal(gathered[real], states[mask])
 
 
 def test_gather_masked_of_nothing_is_empty() -> None:
-    gathered, real = gather_masked(torch.randn(2, 3, 4), torch.zeros(2, 3).bool())
+    gathered, real = gather_masked(torch.randn(2, 3, 4), torch.zeros(2, 3).bool(), 0)
     assert gathered.shape == (2, 0, 4)
     assert real.shape == (2, 0)
 
 
-def test_spread_undoes_boolean_indexing() -> None:
+def test_take_is_boolean_indexing_and_spread_undoes_it() -> None:
     states, mask = torch.randn(2, 5, 3), torch.tensor([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0]]).bool()
-    assert torch.equal(spread(states[mask], mask), states * mask[..., None])
+    at = positions(mask, int(mask.sum()))
+    assert torch.equal(take(states, at), states[mask])
+    assert torch.equal(spread(take(states, at), at, mask.numel()).view(2, 5, 3), states * mask[..., None])
 
 
 def _naive_fusion(fusion: Fusion, residues: Tensor, text: Tensor, mask: Tensor) -> Tensor:
