@@ -1,6 +1,7 @@
 """The smoke suite from a checkpoint to reports and MLflow, on Ray."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,39 @@ def test_run_benchmarks_reports_the_smoke_suite(ray_cluster, suite, tmp_path, ti
     assert run.data.tags["checkpoint"] == str(tiny_checkpoint)
     logged = {f.path for f in MlflowClient(uri).list_artifacts(found["run_id"], "results")}
     assert logged == {f"results/{name}" for name in names}
+
+
+@pytest.mark.ray
+def test_run_benchmarks_adds_the_results_to_the_run_that_trained_the_checkpoint(
+    ray_cluster, suite, tmp_path, tiny_checkpoint
+):
+    from mlflow import MlflowClient
+
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(tracking.uri)
+    trained = client.create_run(
+        client.create_experiment("protclip", (tmp_path / "files").as_uri())
+    ).info.run_id
+    client.set_terminated(trained)
+    copied = Path(shutil.copytree(tiny_checkpoint, tmp_path / "run" / "step"))
+    meta = json.loads((copied / "meta.json").read_text()) | {"run_id": trained}
+    (copied / "meta.json").write_text(json.dumps(meta))
+
+    changed = {
+        "tracking": tracking,
+        "checkpoint": str(copied),
+        "benchmarks": ("made_location",),
+        "seeds": (0,),
+    }
+    found = run_benchmarks(suite.model_copy(update=changed), CONF)
+    own, page = client.get_run(found["run_id"]), client.get_run(trained)
+    assert own.data.tags["mlflow.parentRunId"] == trained
+    assert page.info.status == "FINISHED"
+    assert (
+        page.data.metrics["bench/made_location/accuracy"] == own.data.metrics["bench/made_location/accuracy"]
+    )
+    assert "made_location" in page.data.tags["mlflow.note.content"]
+    assert "results/report.html" in {f.path for f in client.list_artifacts(trained, "results")}
 
 
 @pytest.mark.parametrize(

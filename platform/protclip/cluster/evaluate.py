@@ -23,7 +23,7 @@ from protclip.evaluation.results import Result, Summary, summarise
 from protclip.evaluation.runner import read_data, run_on_checkpoint, seeds_of
 from protclip.evaluation.spec import BenchmarkSpec
 from protclip.tracking.base import Status
-from protclip.tracking.mlflow import flatten, join, open_run
+from protclip.tracking.mlflow import DESCRIPTION_TAG, flatten, join, open_run
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[s
         metrics = {f"bench/{b}/{m}": v for b, ms in means.items() for m, v in ms.items()}
         for each in trackers:
             each.log_metrics(metrics, loaded.meta.step)
+            each.set_tags({DESCRIPTION_TAG: report.summary_markdown(summaries)})
         table, _ = render("Benchmark results", report.HEADINGS, report.overview(summaries))
         log.info("%s", table)
         for name, text in report.files(provenance, summaries).items():

@@ -332,4 +332,4 @@ class QuickstartConfig(Config):
     num_workers: Count = Field(default=2, description="data-parallel workers")
     num_reviewed: Count = Field(default=3000, description="made entries of the reviewed section")
     num_unreviewed: Count = Field(default=6000, description="made entries of the unreviewed section")
-    max_steps: Count = Field(default=350, description="optimisation steps")
+    max_steps: Count = Field(default=300, description="optimisation steps")

@@ -147,9 +147,14 @@ def files(provenance: Provenance, summaries: Sequence[Summary]) -> dict[str, str
     }
 
 
+def summary_markdown(summaries: Sequence[Summary]) -> str:
+    """The overview alone as a Markdown table."""
+    return "\n".join(_markdown_table(HEADINGS, overview(summaries)))
+
+
 def to_markdown(provenance: Provenance, summaries: Sequence[Summary]) -> str:
     """The report as Markdown."""
-    lines = ["# Benchmark results", "", *_markdown_table(HEADINGS, overview(summaries)), ""]
+    lines = ["# Benchmark results", "", summary_markdown(summaries), ""]
     lines += [f"- {label}: {value}" for label, value in facts(provenance).items()]
     for summary in summaries:
         lines += ["", f"## {heading(summary)}", "", *_markdown_table(*details(summary)), ""]

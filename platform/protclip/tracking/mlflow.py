@@ -56,6 +56,9 @@ MODEL_EXAMPLE = {"sequence": ["MKWVTFISLLFLFSSAYS"], "text": ["SUBCELLULAR LOCAT
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Has the UI open on training runs and charts; without it MLflow 3 guesses, often wrongly."""
 
+DESCRIPTION_TAG = "mlflow.note.content"
+"""What the UI shows as a run's description, Markdown."""
+
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 _SQLITE = "sqlite:///"
 
