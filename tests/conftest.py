@@ -52,7 +52,9 @@ def ray_cluster(moto_server: str) -> Iterator[None]:
     """One local Ray cluster for the whole session; jobs that connect find it running."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
+    )
     yield
     ray.shutdown()
 
