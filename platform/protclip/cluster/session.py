@@ -5,27 +5,36 @@ import os
 
 import ray
 
-log = logging.getLogger(__name__)
+from protclip.errors import ConfigError
 
-FORWARDED = ("AWS_", "MLFLOW_", "HF_")
-"""Prefixes of the variables that workers on other machines need as the driver has them."""
+log = logging.getLogger(__name__)
 
 
 def connect(min_cpus: int = 2) -> None:
     """Joins the cluster of `RAY_ADDRESS` or of the surrounding job; starts a local one otherwise.
 
-    A second call, or one inside a program that is connected already, does nothing.
+    A second call, or one inside a program that is connected already, does nothing. Workers have the
+    environment of the job or of their node, a local cluster's that of this process: credentials are
+    never copied into a job's description.
 
     Args:
         min_cpus: Logical CPUs a local cluster offers at least, so that work which needs several
             workers also runs on a small machine.
+
+    Raises:
+        ConfigError: No cluster answers at `RAY_ADDRESS`.
     """
     if ray.is_initialized():
         return
-    env_vars = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED)}
-    runtime_env = {"env_vars": env_vars}
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
-        ray.init(address="auto", runtime_env=runtime_env, logging_level=logging.WARNING)
+        try:
+            ray.init(address="auto", logging_level=logging.WARNING)
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS", "auto")
+            raise ConfigError(
+                f"RAY_ADDRESS={address}: no Ray cluster answers there; start it, mend the address, or unset "
+                "RAY_ADDRESS to run on this machine"
+            ) from error
         log.info("joined the Ray cluster: %s", _size())
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -34,7 +43,6 @@ def connect(min_cpus: int = 2) -> None:
         address="local",
         num_cpus=max(os.cpu_count() or 1, min_cpus),
         include_dashboard=False,
-        runtime_env=runtime_env,
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
@@ -51,8 +59,3 @@ def _size() -> str:
 def has_gpu() -> bool:
     """True when the cluster offers a GPU."""
     return ray.cluster_resources().get("GPU", 0) > 0
-
-
-def disconnect() -> None:
-    """Leaves the cluster; a local one ends."""
-    ray.shutdown()
