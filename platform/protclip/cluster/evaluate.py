@@ -23,7 +23,8 @@ from protclip.evaluation.results import Result, Summary, summarise
 from protclip.evaluation.runner import read_data, run_on_checkpoint, seeds_of
 from protclip.evaluation.spec import BenchmarkSpec
 from protclip.tracking.base import Status
-from protclip.tracking.mlflow import DESCRIPTION_TAG, flatten, join, open_run
+from protclip.tracking.mlflow import DESCRIPTION_TAG, join, open_run
+from protclip.tracking.params import flatten
 
 log = logging.getLogger(__name__)
 

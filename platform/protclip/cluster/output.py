@@ -91,7 +91,8 @@ def tracked(config: PrepareConfig | SampleConfig, job: str) -> Iterator[Tracker]
         TrackingError: The server does not answer.
     """
     # Workers import this module, but have no use for MLflow and torch.
-    from protclip.tracking.mlflow import flatten, open_run
+    from protclip.tracking.mlflow import open_run
+    from protclip.tracking.params import flatten
 
     tracker = open_run(config.tracking, f"{job}-{storage.basename(config.output)}", tags={"job": job})
     status = "FAILED"

@@ -22,7 +22,8 @@ from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError
 from protclip.model.text import PRESETS as TEXT_PRESETS
 from protclip.tracking.base import NullTracker, Tracker
-from protclip.tracking.mlflow import attach, flatten, log_checkpoint_model, open_run, tracking_uri
+from protclip.tracking.mlflow import attach, log_checkpoint_model, open_run, tracking_uri
+from protclip.tracking.params import flatten, masked
 from protclip.training.loop import Resume, train
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         DataError: The pairs or the storage cannot be used.
         CheckpointError: The newest checkpoint is damaged.
     """
-    config = _settled(config)
     manifest = check_data(config)
     run_uri = storage.join(config.run.storage, config.run.name)
     storage.write_bytes(storage.join(run_uri, ".writable"), b"")
@@ -62,7 +62,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     status = "FAILED"
     try:
         tracker.log_params(flatten(config))
-        tracker.log_text(dump_yaml(config), "config.yaml")
+        tracker.log_text(masked(dump_yaml(config)), "config.yaml")
         _log_data(tracker, config.data, manifest)
         result = _fit(config, tracker.run_id)
         uri = checkpoint.resolve(run_uri)
@@ -78,12 +78,6 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         "metrics": {k: v for k, v in (result.metrics or {}).items() if k.startswith("valid/")},
         "run_id": tracker.run_id,
     }
-
-
-def _settled(config: PretrainConfig) -> PretrainConfig:
-    """The same configuration with a tracking URI that means the same on every worker."""
-    uri = tracking_uri(config.tracking.uri)
-    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def check_data(config: PretrainConfig) -> PairsManifest:
@@ -164,10 +158,12 @@ def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
     scaling, run = config.scaling, config.run
     use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
     filesystem, path = storage.filesystem(run.storage)
+    # Beside the configuration, which checkpoints keep: a tracking URI may hold a password.
+    tracking = config.tracking.model_copy(update={"uri": tracking_uri(config.tracking.uri)})
     with progress_line(config.train.max_steps, run.name) as post:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"config": config, "run_id": run_id, "post": post},
+            train_loop_config={"config": config, "tracking": tracking, "run_id": run_id, "post": post},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=scaling.num_workers,
                 use_gpu=use_gpu,
@@ -192,7 +188,7 @@ def _worker(given: dict[str, Any]) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
     if not use_gpu:
         torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
-    tracker = NullTracker() if parallel.rank() else attach(config.tracking, given["run_id"])
+    tracker = NullTracker() if parallel.rank() else attach(given["tracking"], given["run_id"])
     try:
         with _resume() as resume:
             train(config, _Reporter(tracker, given["post"]), device, resume=resume, run_id=given["run_id"])

@@ -3,7 +3,6 @@
 import base64
 import logging
 import os
-import re
 import sqlite3
 import tempfile
 import threading
@@ -21,7 +20,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
-from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from protclip import __version__, checkpoint, storage
@@ -30,6 +28,7 @@ from protclip.config.schema import TrackingConfig
 from protclip.errors import DataError, TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Status, Tracker
+from protclip.tracking.params import masked
 from protclip.tracking.spool import Record, Spool
 
 log = logging.getLogger(__name__)
@@ -377,23 +376,6 @@ def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "pro
         log.warning("%s is not logged as a model: %s", checkpoint_uri, _reason(error))
         return None
     return f"models:/{logged.model_id}"
-
-
-def flatten(config: BaseModel) -> dict[str, Param]:
-    """A configuration as dotted keys and plain values, lists joined by commas."""
-
-    def walk(value: object, name: str) -> dict[str, Param]:
-        if isinstance(value, dict):
-            inner = (walk(v, f"{name}.{k}" if name else str(k)) for k, v in value.items())
-            return {k: v for flat in inner for k, v in flat.items()}
-        return {name: value if isinstance(value, Param) else show(value)}
-
-    return walk(config.model_dump(mode="json"), "")
-
-
-def masked(text: str) -> str:
-    """Text without the user names and passwords of its URIs."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def _reason(error: BaseException) -> str:

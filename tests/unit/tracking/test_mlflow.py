@@ -14,7 +14,8 @@ from protclip.config.schema import PretrainConfig, RunConfig, TrackingConfig
 from protclip.errors import TrackingError
 from protclip.tracking import mlflow as tracking
 from protclip.tracking.base import NullTracker
-from protclip.tracking.mlflow import MlflowTracker, attach, flatten, masked, open_run, tracking_uri
+from protclip.tracking.mlflow import MlflowTracker, attach, open_run, tracking_uri
+from protclip.tracking.params import flatten, masked
 
 
 class Server:
