@@ -38,6 +38,7 @@ def test_pretrain_continues_its_run_on_object_storage_when_submitted_again(tiny_
     first = pretrain(config(tiny_pairs, f"{bucket}/runs", tracking))
     assert first["checkpoint"] == f"{bucket}/runs/job/step-00000004"
     assert "valid/p2t_r10" in first["metrics"]
+    assert first["model"].startswith("models:/")
 
     again = pretrain(config(tiny_pairs, f"{bucket}/runs", tracking, train={"max_steps": 6}))
     assert again["run_id"] == first["run_id"]

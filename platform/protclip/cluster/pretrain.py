@@ -39,7 +39,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     Submitting the same `run.name` and `run.storage` again continues from the newest checkpoint.
 
     Returns:
-        URIs of run and checkpoint, steps, final metrics and the MLflow run id.
+        URIs of run, checkpoint and MLflow model, steps, final metrics and the MLflow run id.
 
     Raises:
         ConfigError: The configuration contradicts the data or the run to be continued.
@@ -67,13 +67,14 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         result = _fit(config, tracker.run_id)
         uri = checkpoint.resolve(run_uri)
         tracker.set_tags({"checkpoint": uri})
-        log_checkpoint_model(tracker, uri)
+        model = log_checkpoint_model(tracker, uri)
         status = "FINISHED"
     finally:
         tracker.close(status)
     return {
         "run": run_uri,
         "checkpoint": uri,
+        "model": model,
         "steps": config.train.max_steps,
         "metrics": {k: v for k, v in (result.metrics or {}).items() if k.startswith("valid/")},
         "run_id": tracker.run_id,
