@@ -76,7 +76,7 @@ class TrainState:
             CheckpointError: It is damaged or belongs to another model.
         """
         meta = checkpoint.read_meta(directory, uri)
-        load_weights(self.model, checkpoint.load_weights(directory), uri)
+        _load_weights(self.model, checkpoint.load_weights(directory), uri)
         state = checkpoint.load_state(directory)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -89,12 +89,8 @@ class TrainState:
         self.position = Position(meta.epoch, meta.batch_index)
 
 
-def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], uri: str) -> None:
-    """Loads parameters, every one of them.
-
-    Raises:
-        CheckpointError: Names or sizes differ.
-    """
+def _load_weights(model: nn.Module, weights: dict[str, torch.Tensor], uri: str) -> None:
+    """Loads parameters, every one of them, or says that they are another model's."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
