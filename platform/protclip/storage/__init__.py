@@ -1,0 +1,49 @@
+"""Files on local disk or object storage; the only module that knows which of the two it is.
+
+A URI is a local path, `file://…` or `s3://bucket/key`. S3 credentials, region and endpoint come from
+the standard chain (`AWS_*` variables, profiles, instance roles; `AWS_ENDPOINT_URL` for self-hosted
+servers). Writes are atomic: a reader sees the whole new file or none of it. An output that consists
+of many files becomes visible through its manifest, which is written last.
+"""
+
+from protclip.storage.files import (
+    StoredFile,
+    atomic_writer,
+    copy_to,
+    exists,
+    list_files,
+    local_directory,
+    open_input,
+    read_bytes,
+    read_json,
+    remove,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from protclip.storage.filesystems import absolute, basename, filesystem, is_local, join
+from protclip.storage.parquet import parquet_file, parquet_writer, write_parquet
+
+__all__ = [
+    "StoredFile",
+    "absolute",
+    "atomic_writer",
+    "basename",
+    "copy_to",
+    "exists",
+    "filesystem",
+    "is_local",
+    "join",
+    "list_files",
+    "local_directory",
+    "open_input",
+    "parquet_file",
+    "parquet_writer",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_parquet",
+]
