@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 from protclip import __version__
 from protclip.cluster.errors import user_error
-from protclip.config import schema
+from protclip.config import data, schema
+from protclip.config.base import Config
 from protclip.config.help import help_text
 from protclip.config.load import dump_yaml, load_config
 from protclip.errors import ConfigError
@@ -38,20 +39,22 @@ class Command:
         schema: Its configuration.
         summary: What it does, in a sentence.
         run: Does it; takes the configuration and the file it came from, imports what it needs itself.
+        positional: The key that a first argument without `=` stands for, if there is one.
     """
 
-    schema: type[schema.Config]
+    schema: type[Config]
     summary: str
     run: Callable[[Any, Path | None], Result]
+    positional: str = ""
 
 
-def _prepare(config: schema.PrepareConfig, _: Path | None) -> Result:
+def _prepare(config: data.PrepareConfig, _: Path | None) -> Result:
     from protclip.cluster.prepare import prepare
 
     return prepare(config)
 
 
-def _sample(config: schema.SampleConfig, _: Path | None) -> Result:
+def _sample(config: data.SampleConfig, _: Path | None) -> Result:
     from protclip.cluster.sample import sample
 
     return sample(config)
@@ -70,7 +73,7 @@ def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
     return run_benchmarks(config, conf_dir=Path("conf") if file is None else file.absolute().parent.parent)
 
 
-def _synthesize(config: schema.SynthesizeConfig, _: Path | None) -> Result:
+def _synthesize(config: data.SynthesizeConfig, _: Path | None) -> Result:
     from protclip.data.synthetic import write_sample
 
     return write_sample(config.output, config.num_reviewed, config.num_unreviewed, config.seed)
@@ -88,16 +91,14 @@ COMMANDS: dict[str, Command] = {
         "The whole path at small scale: make a sample, prepare, sample, pre-train, evaluate.",
         _quickstart,
     ),
-    "synthesize": Command(
-        schema.SynthesizeConfig, "Write a made sample of UniProtKB flat files.", _synthesize
-    ),
+    "synthesize": Command(data.SynthesizeConfig, "Write a made sample of UniProtKB flat files.", _synthesize),
     "prepare": Command(
-        schema.PrepareConfig,
+        data.PrepareConfig,
         "Read UniProtKB files and store their entries by confidence and coverage.",
         _prepare,
     ),
     "sample": Command(
-        schema.SampleConfig,
+        data.SampleConfig,
         "Draw pairs by property-driven sampling, tokenise, shuffle and split them.",
         _sample,
     ),
@@ -152,7 +153,10 @@ def _run(program: str, command: Command, argv: Sequence[str]) -> None:
     if args.version:
         sys.stdout.write(VERSION)
         return
-    config = load_config(command.schema, args.config, args.overrides)
+    overrides = list(args.overrides)
+    if command.positional and overrides and "=" not in overrides[0]:
+        overrides[0] = f"{command.positional}={overrides[0]}"
+    config = load_config(command.schema, args.config, overrides)
     if args.dry_run:
         sys.stderr.write(dump_yaml(config))
         result: Result = {"dry_run": True, "config": config.model_dump(mode="json")}

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from protclip.cli import COMMANDS
+from protclip.config.base import Config
+from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.config.keys import keys_of
 from protclip.config.load import load_config
-from protclip.config.schema import Config, PrepareConfig, PretrainConfig, SampleConfig, SuiteConfig
+from protclip.config.schema import PretrainConfig, SuiteConfig
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = sorted((REPO / "jobs").glob("*.py"))

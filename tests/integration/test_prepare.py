@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from protclip.cluster.prepare import prepare
-from protclip.config.schema import PrepareConfig
+from protclip.config.data import PrepareConfig
 from protclip.data.manifest import StrataManifest
 from protclip.data.strata import DUPLICATE, NO_CONFIDENCE
 from protclip.data.uniprot import read_records

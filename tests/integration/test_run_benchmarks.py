@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from protclip.cluster.evaluate import run_benchmarks
-from protclip.config.schema import SuiteConfig, TrackingConfig
+from protclip.config.base import TrackingConfig
+from protclip.config.schema import SuiteConfig
 from protclip.errors import BenchmarkError, CheckpointError, DataError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

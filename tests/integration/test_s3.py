@@ -7,7 +7,7 @@ import pytest
 from protclip import storage
 from protclip.cluster.prepare import prepare
 from protclip.cluster.sample import sample
-from protclip.config.schema import PrepareConfig, SampleConfig
+from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.data.dataset import PairsDataset
 from protclip.data.manifest import PairsManifest, StrataManifest
 from protclip.data.synthetic import write_sample

@@ -10,7 +10,7 @@ import pytest
 from protclip.cluster import sample as job
 from protclip.cluster.sample import sample
 from protclip.cluster.tasks import Stage
-from protclip.config.schema import SampleConfig
+from protclip.config.data import SampleConfig
 from protclip.data.biotext import property_text
 from protclip.data.dataset import PairsDataset
 from protclip.data.manifest import PairsManifest, StrataManifest

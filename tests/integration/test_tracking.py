@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from protclip.config.schema import TrackingConfig
+from protclip.config.base import TrackingConfig
 from protclip.tracking.mlflow import attach, log_checkpoint_model, open_run
 
 

@@ -12,7 +12,7 @@ import pytest
 from protclip import __version__, cli
 from protclip.cli import COMMANDS, Command, main, run_job
 from protclip.cluster.errors import user_error
-from protclip.config.schema import Config
+from protclip.config.base import Config
 from protclip.errors import BenchmarkError, CheckpointError, ConfigError, DataError, TrackingError
 
 

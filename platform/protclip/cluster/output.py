@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from protclip import storage
 from protclip.cluster.progress import LINE_EVERY_S
-from protclip.config.schema import PrepareConfig, SampleConfig
+from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.data.manifest import MANIFEST_NAME, PairsManifest, StrataManifest
 from protclip.errors import DataError
 from protclip.tracking.base import Tracker

@@ -11,15 +11,10 @@ from protclip.cluster.prepare import prepare
 from protclip.cluster.pretrain import pretrain
 from protclip.cluster.sample import sample
 from protclip.cluster.session import connect
+from protclip.config.base import Config
+from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.config.load import load_config
-from protclip.config.schema import (
-    Config,
-    PrepareConfig,
-    PretrainConfig,
-    QuickstartConfig,
-    SampleConfig,
-    SuiteConfig,
-)
+from protclip.config.schema import PretrainConfig, QuickstartConfig, SuiteConfig
 from protclip.data.synthetic import write_sample
 from protclip.tracking.mlflow import tracking_uri
 

@@ -19,7 +19,7 @@ from protclip.cluster.output import Output, progress, publish, tracked
 from protclip.cluster.session import connect
 from protclip.cluster.shuffle import MAX_CELLS, KeyRange, ranges_for, read_range, write_run
 from protclip.cluster.tasks import Stage, run_stages
-from protclip.config.schema import SampleConfig
+from protclip.config.data import SampleConfig
 from protclip.data.manifest import (
     MANIFEST_NAME,
     TOKENIZER_NAME,

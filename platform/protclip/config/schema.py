@@ -1,114 +1,15 @@
-"""What can be configured: one frozen model per job.
+"""What can be configured about training and evaluation: one frozen model per job.
 
 Every field's description is what `--help` prints. Values marked [P] are the paper's, [R] the
-authors' code's, [D] ours (see `docs/fidelity.md`).
+authors' code's, [D] ours (see `docs/fidelity.md`). The data jobs are in `config.data`.
 """
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from protclip import storage
+from protclip.config.base import Config, Count, Share, TrackingConfig, Uri, Weight
 from protclip.records import Property
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Uri = Annotated[str, AfterValidator(storage.absolute)]
-"""A place that means the same to a worker in another directory."""
-
-
-class Config(BaseModel):
-    """Base of every section: unknown keys are errors, values are finite and never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class TrackingConfig(Config):
-    """Where the run is remembered."""
-
-    enabled: bool = Field(default=True, description="log to MLflow")
-    uri: str | None = Field(
-        default=None,
-        description="MLflow tracking URI; default MLFLOW_TRACKING_URI, else a SQLite file in outputs/",
-    )
-    experiment: str = Field(default="protclip", description="MLflow experiment")
-
-
-class PrepareConfig(Config):
-    """UniProtKB files to strata (`protclip prepare`)."""
-
-    inputs: tuple[Uri, ...] = Field(
-        min_length=1, description="UniProtKB files or directories, local or s3://, comma-separated"
-    )
-    output: Uri = Field(description="URI of the strata to write")
-    format: Literal["auto", "flat", "xml", "tsv", "json", "protanno"] = Field(
-        default="auto", description="input format; auto decides per file by name and content"
-    )
-    release: str | None = Field(default=None, description="UniProt release the inputs belong to")
-    missing_confidence: Annotated[int, Field(ge=1, le=5)] | None = Field(
-        default=5,
-        description="level for entries that state no protein existence; null rejects them",
-    )
-    max_rejected_share: Share = Field(
-        default=0.05,
-        description="stop with an error when more than this share of the entries cannot be used; "
-        "repeated accessions, of which the first is kept, do not count",
-    )
-    block_mb: Count = Field(
-        default=64, description="decompressed MB one parser task takes; 512 for all of TrEMBL"
-    )
-    rows_per_file: Count = Field(
-        default=500_000, description="rows of one part of the strata, about; a part has a file per stratum"
-    )
-    overwrite: bool = Field(default=False, description="replace an output that is already there")
-    tracking: TrackingConfig = TrackingConfig()
-
-
-class ExponentsConfig(Config):
-    """Exponents of the sampling factors; 0 switches a factor off."""
-
-    confidence: float = Field(default=-3.0, description="exponent of C, 1 best to 5 worst [P]")
-    coverage: float = Field(default=0.5, description="exponent of R = properties present / 4 [P]")
-
-
-class SampleConfig(Config):
-    """Strata to shuffled, tokenised pairs by property-driven sampling (`protclip sample`)."""
-
-    source: Uri = Field(description="URI of the strata")
-    output: Uri = Field(description="URI of the pairs to write")
-    seed: int = Field(default=0, ge=0, description="seed of selection, split and order")
-    target_pairs: Count | None = Field(
-        default=None, description="expected number of pairs; scales all rates, null keeps them as they are"
-    )
-    exponents: ExponentsConfig = ExponentsConfig()
-    max_confidence: Annotated[int, Field(ge=1, le=5)] = Field(
-        default=3, description="strata with a worse (higher) C are discarded [P]"
-    )
-    min_coverage: Annotated[int, Field(ge=1, le=4)] = Field(
-        default=3, description="strata with fewer properties are discarded [P]"
-    )
-    keep_reviewed: bool = Field(default=True, description="keep every Swiss-Prot entry, sample TrEMBL [R]")
-    evidence: Literal["strip", "keep"] = Field(
-        default="strip", description="evidence tags and PubMed references in the texts"
-    )
-    tokenizer: str = Field(
-        default="builtin",
-        description="text tokenizer: builtin, a directory with tokenizer.json or vocab.txt, or a hub name",
-    )
-    max_text_tokens: Count = Field(default=510, description="most tokens kept of one property text")
-    valid_share: Share = Field(default=0.05, description="share of the pairs held out for validation")
-    test_share: Share = Field(default=0.05, description="share of the pairs held out for benchmarks")
-    rows_per_shard: Count = Field(default=200_000, description="rows of one output file, about")
-    row_group_rows: Count = Field(default=1024, description="rows training reads at once")
-    overwrite: bool = Field(default=False, description="replace an output that is already there")
-    tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="after")
-    def _split_leaves_training_data(self) -> Self:
-        if self.valid_share + self.test_share >= 1:
-            raise ValueError("valid_share + test_share leave nothing to train on; keep their sum under 1")
-        return self
 
 
 class ProteinEncoderConfig(Config):
@@ -313,15 +214,6 @@ class SuiteConfig(Config):
     )
     batch_size: Count = Field(default=64, description="sequences embedded at once")
     tracking: TrackingConfig = TrackingConfig()
-
-
-class SynthesizeConfig(Config):
-    """A made sample of UniProtKB with something to learn in it (`protclip synthesize`)."""
-
-    output: Uri = Field(description="directory or URI to write the files to")
-    num_reviewed: Count = Field(default=3000, description="entries of the reviewed section (Swiss-Prot)")
-    num_unreviewed: Count = Field(default=6000, description="entries of the unreviewed section (TrEMBL)")
-    seed: int = Field(default=0, ge=0, description="seed; the same seed writes the same bytes")
 
 
 class QuickstartConfig(Config):

@@ -150,6 +150,7 @@ class PairsManifest(_Manifest):
         tokenizer: The text tokenizer.
         strata: Counts and rates per (C, R).
         splits: "train", "valid", "test".
+        resamples: The training split of each further sample of the same law, see `train`.
     """
 
     kind: str = "pairs"
@@ -160,8 +161,13 @@ class PairsManifest(_Manifest):
     tokenizer: TokenizerEntry
     strata: tuple[SampledStratum, ...]
     splits: dict[str, Split]
+    resamples: tuple[Split, ...] = ()
 
     @property
     def rows(self) -> int:
-        """Pairs of all splits."""
+        """Pairs of all splits, further samples not counted."""
         return sum(s.rows for s in self.splits.values())
+
+    def train(self, epoch: int) -> Split:
+        """What is trained on in an epoch: the samples take turns."""
+        return (self.splits["train"], *self.resamples)[epoch % (1 + len(self.resamples))]

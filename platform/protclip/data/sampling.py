@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from protclip.config.schema import ExponentsConfig, SampleConfig
+from protclip.config.data import ExponentsConfig, SampleConfig
 from protclip.data.manifest import StratumCount
 from protclip.errors import ConfigError
 from protclip.records import NUM_PROPERTIES

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protclip.config.schema import Config, Count, Share
+from protclip.config.base import Config, Count, Share
 
 RetrievalMetric = Literal[
     "p2t_r1",

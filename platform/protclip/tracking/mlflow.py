@@ -23,8 +23,8 @@ from mlflow.types.schema import Array
 from sqlalchemy.exc import SQLAlchemyError
 
 from protclip import __version__, checkpoint, storage
+from protclip.config.base import TrackingConfig
 from protclip.config.keys import show
-from protclip.config.schema import TrackingConfig
 from protclip.errors import DataError, TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Status, Tracker

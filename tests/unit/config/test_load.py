@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from protclip.config.base import Config
+from protclip.config.data import PrepareConfig
 from protclip.config.load import dump_yaml, load_config
-from protclip.config.schema import Config, PrepareConfig, PretrainConfig, SuiteConfig
+from protclip.config.schema import PretrainConfig, SuiteConfig
 from protclip.errors import ConfigError
 from protclip.records import Property
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protclip.config.schema import ExponentsConfig, SampleConfig
+from protclip.config.data import ExponentsConfig, SampleConfig
 from protclip.data import sampling
 from protclip.data.manifest import StratumCount
 from protclip.errors import ConfigError

@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from protclip.config.schema import (
-    LossConfig,
-    ModelConfig,
-    PdaConfig,
-    ProteinEncoderConfig,
-    TextEncoderConfig,
-)
+from protclip.config.schema import LossConfig, ModelConfig, PdaConfig, ProteinEncoderConfig, TextEncoderConfig
 from protclip.errors import ConfigError
 from protclip.losses.objective import objective
 from protclip.model.protclip import USED_BY, Architecture, ProtCLIP, build

@@ -10,7 +10,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
-from protclip.config.schema import PretrainConfig, RunConfig, TrackingConfig
+from protclip.config.base import TrackingConfig
+from protclip.config.schema import PretrainConfig, RunConfig
 from protclip.errors import TrackingError
 from protclip.tracking import mlflow as tracking
 from protclip.tracking.base import NullTracker
