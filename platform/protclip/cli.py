@@ -48,16 +48,27 @@ class Command:
     positional: str = ""
 
 
+def _conf_dir(file: Path | None) -> Path:
+    """The folder of `benchmarks/`, from a file in a folder beside it, conf/data/sample.yaml for example."""
+    return Path("conf") if file is None else file.absolute().parent.parent
+
+
 def _prepare(config: data.PrepareConfig, _: Path | None) -> Result:
     from protclip.cluster.prepare import prepare
 
     return prepare(config)
 
 
-def _sample(config: data.SampleConfig, _: Path | None) -> Result:
+def _sample(config: data.SampleConfig, file: Path | None) -> Result:
     from protclip.cluster.sample import sample
 
-    return sample(config)
+    return sample(config, conf_dir=_conf_dir(file))
+
+
+def _stats(config: data.StatsConfig, _: Path | None) -> Result:
+    from protclip.data.stats import stats
+
+    return stats(config)
 
 
 def _pretrain(config: schema.PretrainConfig, _: Path | None) -> Result:
@@ -69,14 +80,27 @@ def _pretrain(config: schema.PretrainConfig, _: Path | None) -> Result:
 def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
     from protclip.cluster.evaluate import run_benchmarks
 
-    # Benchmarks lie beside the folder of suites: conf/suites/smoke.yaml, conf/benchmarks/*.yaml.
-    return run_benchmarks(config, conf_dir=Path("conf") if file is None else file.absolute().parent.parent)
+    return run_benchmarks(config, conf_dir=_conf_dir(file))
+
+
+def _embed(config: schema.EmbedConfig, _: Path | None) -> Result:
+    from protclip.cluster.embed import embed
+
+    return embed(config)
 
 
 def _synthesize(config: data.SynthesizeConfig, _: Path | None) -> Result:
     from protclip.data.synthetic import write_sample
 
     return write_sample(config.output, config.num_reviewed, config.num_unreviewed, config.seed)
+
+
+def _download(config: data.DownloadConfig, _: Path | None) -> Result:
+    from protclip.cluster.claim import claimed
+    from protclip.data.download import download
+
+    with claimed(config.output):
+        return download(config)
 
 
 def _quickstart(config: schema.QuickstartConfig, _: Path | None) -> Result:
@@ -92,6 +116,11 @@ COMMANDS: dict[str, Command] = {
         _quickstart,
     ),
     "synthesize": Command(data.SynthesizeConfig, "Write a made sample of UniProtKB flat files.", _synthesize),
+    "download": Command(
+        data.DownloadConfig,
+        "Fetch UniProtKB: sections of a release, verified and resumable, or what a query finds.",
+        _download,
+    ),
     "prepare": Command(
         data.PrepareConfig,
         "Read UniProtKB files and store their entries by confidence and coverage.",
@@ -102,12 +131,23 @@ COMMANDS: dict[str, Command] = {
         "Draw pairs by property-driven sampling, tokenise, shuffle and split them.",
         _sample,
     ),
+    "stats": Command(
+        data.StatsConfig,
+        "Describe strata or pairs in tables and pictures, without reading their rows.",
+        _stats,
+        positional="source",
+    ),
     "pretrain": Command(
         schema.PretrainConfig,
         "Pre-train ProtCLIP on pairs; submitted again, continues its run.",
         _pretrain,
     ),
     "benchmark": Command(schema.SuiteConfig, "Evaluate a checkpoint on a suite of benchmarks.", _benchmark),
+    "embed": Command(
+        schema.EmbedConfig,
+        "Embed proteins and texts, and score how well those of an entry agree.",
+        _embed,
+    ),
 }
 
 

@@ -12,17 +12,19 @@ import pytest
 
 from protclip.cli import COMMANDS
 from protclip.config.base import Config
-from protclip.config.data import PrepareConfig, SampleConfig
+from protclip.config.data import DownloadConfig, PrepareConfig, SampleConfig
 from protclip.config.keys import keys_of
 from protclip.config.load import load_config
-from protclip.config.schema import PretrainConfig, SuiteConfig
+from protclip.config.schema import EmbedConfig, PretrainConfig, SuiteConfig
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = sorted((REPO / "jobs").glob("*.py"))
 CONFIGS: dict[str, tuple[type[Config], tuple[str, ...]]] = {
     "conf/pretrain/*.yaml": (PretrainConfig, ("data=d", "run.name=n")),
+    "conf/data/download*.yaml": (DownloadConfig, ("output=o",)),
     "conf/data/prepare*.yaml": (PrepareConfig, ("inputs=a,b", "output=o")),
     "conf/data/sample*.yaml": (SampleConfig, ("source=s", "output=o")),
+    "conf/embed/*.yaml": (EmbedConfig, ("source=s", "checkpoint=c", "output=o")),
     "conf/suites/*.yaml": (SuiteConfig, ("checkpoint=c", "output=o")),
 }
 """Which schema the files of a folder have, and the keys only a user can give."""

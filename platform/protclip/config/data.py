@@ -12,13 +12,16 @@ class PrepareConfig(Config):
     """UniProtKB files to strata (`protclip prepare`)."""
 
     inputs: tuple[Uri, ...] = Field(
-        min_length=1, description="UniProtKB files or directories, local or s3://, comma-separated"
+        min_length=1, description="UniProtKB files (local, s3:// or https://) or directories, comma-separated"
     )
     output: Uri = Field(description="URI of the strata to write")
     format: Literal["auto", "flat", "xml", "tsv", "json", "protanno"] = Field(
         default="auto", description="input format; auto decides per file by name and content"
     )
-    release: str | None = Field(default=None, description="UniProt release the inputs belong to")
+    release: str | None = Field(
+        default=None,
+        description="UniProt release of the inputs; default what their download's release.json states",
+    )
     missing_confidence: Annotated[int, Field(ge=1, le=5)] | None = Field(
         default=5,
         description="level for entries that state no protein existence; null rejects them",
@@ -39,16 +42,22 @@ class PrepareConfig(Config):
 
 
 class ExponentsConfig(Config):
-    """Exponents of the sampling factors; an entry's weight is their product, 0 switches a factor off."""
+    """Exponents of the sampling factors; an entry's weight is their product, 0 switches a factor off.
+
+    An entry without date, family or score counts as the median of the entries that have one and can
+    become pairs.
+    """
 
     confidence: float = Field(default=-3.0, description="exponent of C, 1 best to 5 worst [P]")
     coverage: float = Field(default=0.5, description="exponent of R = properties present / 4 [P]")
     date: float = Field(
-        default=0.0, description="exponent of 1 / (1 + years since the last annotation); above 0 favours new"
+        default=0.0,
+        description="exponent of 1 / (1 + years since the last annotation); above 0 favours new ones",
     )
     family: float = Field(
         default=0.0,
-        description="exponent of the number of eligible entries of the same family; -0.5 or -1 balances",
+        description="exponent of the number of entries of the same family (table `clusters`, else similarity "
+        "text) that can become pairs; -0.5 or -1 balances",
     )
     length: float = Field(default=0.0, description="exponent of residues / 350; above 0 favours long")
     consistency: float = Field(
@@ -72,8 +81,8 @@ class SamplingConfig(Config):
     )
     corrupt_confidence: Share = Field(
         default=0.0,
-        description="share of the entries whose C is replaced by another level at random before the rates "
-        "are applied (the robustness check)",
+        description="share of the entries whose C is replaced by one of the other four levels at random "
+        "before rates are applied (the robustness check); the pairs keep their true C",
     )
     epochs: Count = Field(
         default=1,
@@ -90,7 +99,7 @@ class SplitsConfig(Config):
     by: Literal["accession", "sequence", "family", "cluster"] = Field(
         default="accession",
         description="entries that share this go to the same split: accession, identical sequence, family "
-        "(similarity text), or cluster (the table `clusters`)",
+        "(similarity text), or cluster (the table `clusters`); those without one go by their sequence",
     )
     valid_share: Share = Field(default=0.05, description="share held out for validation")
     test_share: Share = Field(default=0.05, description="share held out for benchmarks")
@@ -128,8 +137,8 @@ class SampleConfig(Config):
     exclude: ExcludeConfig = ExcludeConfig()
     clusters: Uri | None = Field(
         default=None,
-        description="table of accession and cluster (UniRef50): TSV, UniProt's idmapping_selected.tab (both also .gz) "
-        "or Parquet; families then are these clusters",
+        description="table of accession and cluster (UniRef50): TSV, UniProt's idmapping_selected.tab (both "
+        "also .gz) or Parquet; the family factor then counts these clusters",
     )
     consistency: Uri | None = Field(
         default=None, description="scores written by `protclip embed`, joined by accession"
@@ -142,10 +151,100 @@ class SampleConfig(Config):
         description="text tokenizer: builtin, a directory with tokenizer.json or vocab.txt, or a hub name",
     )
     max_text_tokens: Count = Field(default=510, description="most tokens kept of one property text")
-    rows_per_shard: Count = Field(default=200_000, description="rows of one output file")
-    row_group_rows: Count = Field(default=1024, description="rows training reads at once")
+    rows_per_shard: Count = Field(
+        default=262_144, description="rows of one output file, about 100 MB; only the last one is smaller"
+    )
+    row_group_rows: Count = Field(default=8192, description="rows training reads at once, about 3 MB")
     overwrite: bool = Field(default=False, description="replace an output that is already there")
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _has_its_tables(self) -> Self:
+        if self.splits.by == "cluster" and self.clusters is None:
+            raise ValueError("splits.by=cluster needs a table of clusters; give clusters=URI")
+        if self.sampling.exponents.consistency and self.consistency is None:
+            raise ValueError(
+                "sampling.exponents.consistency needs scores; give consistency=URI, made by protclip embed"
+            )
+        if self.rows_per_shard % self.row_group_rows and self.rows_per_shard > self.row_group_rows:
+            raise ValueError(
+                f"rows_per_shard={self.rows_per_shard} is not a multiple of row_group_rows="
+                f"{self.row_group_rows}, so that row groups would differ in size; make it one"
+            )
+        return self
+
+
+DIVISIONS = (
+    *("archaea", "bacteria", "fungi", "human", "invertebrates", "mammals"),
+    *("plants", "rodents", "unclassified", "vertebrates", "viruses"),
+)
+"""UniProt's taxonomic divisions of a section."""
+
+
+class DownloadConfig(Config):
+    """UniProtKB from UniProt to local disk or object storage (`protclip download`)."""
+
+    output: Uri = Field(description="directory or s3:// URI to write the files to")
+    release: Annotated[str, Field(pattern=r"^(current|\d{4}_\d{2})$")] = Field(
+        default="current", description="UniProt release; one that is not current comes as tarballs"
+    )
+    sections: tuple[str, ...] = Field(
+        default=(),
+        description="parts to fetch, comma-separated: sprot, trembl or, of the current release, their "
+        "taxonomic divisions like trembl_bacteria",
+    )
+    query: str | None = Field(
+        default=None,
+        description="instead of sections: entries this query finds on the UniProt website, for trials",
+    )
+    limit: Count | None = Field(default=None, description="the most entries to take of what the query finds")
+    mirrors: tuple[str, ...] = Field(
+        default=("https://ftp.uniprot.org/pub/databases/uniprot",),
+        min_length=1,
+        description="where the files are, comma-separated; the next one is asked when one fails",
+    )
+    service: str = Field(default="https://rest.uniprot.org", description="web service that answers queries")
+    connections: Count = Field(default=2, description="files fetched at the same time")
+    retries: int = Field(default=8, ge=0, description="attempts after a failed one, as long as no byte comes")
+    backoff_s: float = Field(
+        default=1.0, ge=0, description="seconds before the first of them; doubled each time, up to 60"
+    )
+    timeout_s: float = Field(default=60.0, gt=0, description="seconds without a byte that count as a failure")
+
+    @model_validator(mode="after")
+    def _asks_for_one_thing(self) -> Self:
+        if bool(self.sections) == (self.query is not None):
+            raise ValueError("give either sections=sprot,trembl,… or query=…")
+        if self.query is None and self.limit is not None:
+            raise ValueError("limit goes with query; sections are fetched whole")
+        if self.query is not None and self.release != "current":
+            raise ValueError("a query is answered from the current release only; leave release out")
+        return self
+
+    @model_validator(mode="after")
+    def _names_sections_once(self) -> Self:
+        for section in self.sections:
+            whole, _, division = section.partition("_")
+            if whole not in {"sprot", "trembl"} or division not in {"", *DIVISIONS}:
+                raise ValueError(
+                    f"no section {section!r}; there are sprot and trembl, and of each the divisions, like "
+                    f"trembl_bacteria: {', '.join(DIVISIONS)}"
+                )
+            if self.sections.count(section) > 1:
+                raise ValueError(f"section {section} is named twice")
+            if division and whole in self.sections:
+                raise ValueError(f"section {section} is a part of {whole}; name one of the two")
+        return self
+
+
+class StatsConfig(Config):
+    """What a data set holds, from its manifest and its files' footers (`protclip stats`)."""
+
+    source: Uri = Field(description="URI of strata or pairs; may be given without its name")
+    output: Uri | None = Field(
+        default=None,
+        description="directory or URI of the report; default outputs/stats/ and the name of the data set",
+    )
 
 
 class SynthesizeConfig(Config):

@@ -216,6 +216,49 @@ class SuiteConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
+class EmbedConfig(Config):
+    """Embeddings and protein-text consistency of many entries (`protclip embed`)."""
+
+    source: Uri = Field(description="URI of strata, or of pairs (their three splits)")
+    checkpoint: Uri = Field(description="URI of a checkpoint or of a run, whose newest one is used")
+    output: Uri = Field(description="URI of the embeddings to write")
+    what: tuple[Literal["protein", "text", "consistency"], ...] = Field(
+        default=("consistency",),
+        min_length=1,
+        description="columns to write, comma-separated: protein (protein_embedding), text (text_embedding), "
+        "consistency (cosine of the two)",
+    )
+    embedding_type: Literal["float16", "float32"] = Field(
+        default="float16", description="type of the numbers in an embedding; computed in float32"
+    )
+    max_confidence: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=5, description="entries with a worse (higher) C are left out"
+    )
+    min_coverage: Annotated[int, Field(ge=1, le=4)] = Field(
+        default=1, description="entries with fewer properties are left out"
+    )
+    evidence: Literal["strip", "keep"] | None = Field(
+        default=None,
+        description="evidence tags in the texts of strata; null: as in the checkpoint's training pairs",
+    )
+    batch_size: Count = Field(default=512, description="most entries computed at once")
+    batch_tokens: Count = Field(
+        default=32_768, description="most tokens computed at once, padding included; lower it for less memory"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="bf16 autocast on CUDA; auto: bf16 on CUDA, else fp32"
+    )
+    num_workers: Count | None = Field(
+        default=None, description="workers, each with the model; null: as many as the cluster has room for"
+    )
+    cpus_per_worker: Count = Field(default=1, description="CPUs a worker holds")
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="GPUs a worker holds, a fraction shares one; null: 1 if the cluster has any"
+    )
+    overwrite: bool = Field(default=False, description="replace an output that is already there")
+    tracking: TrackingConfig = TrackingConfig()
+
+
 class QuickstartConfig(Config):
     """The whole path on a made sample (`protclip quickstart`)."""
 

@@ -1,8 +1,8 @@
 """Files on local disk or object storage; the only module that knows which of the two it is.
 
-A URI is a local path, `file://…` or `s3://bucket/key`. S3 credentials, region and endpoint come from
-the standard chain (`AWS_*` variables, profiles, instance roles; `AWS_ENDPOINT_URL` for self-hosted
-servers). Writes are atomic: a reader sees the whole new file or none of it. An output that consists
+A URI is a local path, `file://…` or `s3://bucket/key`; `https://…` and `http://…` can be read. S3
+credentials, region and endpoint come from the standard chain (`AWS_*` variables, profiles, instance
+roles; `AWS_ENDPOINT_URL` for self-hosted servers). Writes are atomic: a reader sees the whole new file or none of it. An output that consists
 of many files becomes visible through its manifest, which is written last.
 """
 
@@ -10,26 +10,31 @@ from protclip.storage.files import (
     StoredFile,
     atomic_writer,
     copy_to,
+    create,
     exists,
     list_files,
     local_directory,
     open_input,
     read_bytes,
     read_json,
+    read_range,
     remove,
     sha256,
+    version,
     write_bytes,
     write_json,
 )
 from protclip.storage.filesystems import absolute, basename, filesystem, is_local, join
-from protclip.storage.parquet import parquet_file, parquet_writer, write_parquet
+from protclip.storage.parquet import RowGroups, parquet_file, parquet_writer, write_parquet
 
 __all__ = [
+    "RowGroups",
     "StoredFile",
     "absolute",
     "atomic_writer",
     "basename",
     "copy_to",
+    "create",
     "exists",
     "filesystem",
     "is_local",
@@ -41,8 +46,10 @@ __all__ = [
     "parquet_writer",
     "read_bytes",
     "read_json",
+    "read_range",
     "remove",
     "sha256",
+    "version",
     "write_bytes",
     "write_json",
     "write_parquet",

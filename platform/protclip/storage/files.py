@@ -1,12 +1,13 @@
 """Files: looking them up, reading them, writing them atomically."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from pyarrow import fs as pafs
 
 from protclip.errors import DataError
 from protclip.storage.filesystems import explained, filesystem, is_local
+from protclip.storage.http import BUFFER_BYTES, HttpStream, is_http
 
 COPY_BLOCK_BYTES = 8 * 2**20
-READ_AHEAD_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ def exists(uri: str) -> bool:
     Raises:
         DataError: The storage cannot be reached.
     """
+    if is_http(uri):
+        with HttpStream(uri) as stream:
+            return stream.exists
     with explained(uri, "looking up"):
         filesystem_, path = filesystem(uri)
         return filesystem_.get_file_info(path).type != pafs.FileType.NotFound
@@ -51,9 +55,15 @@ def exists(uri: str) -> bool:
 def list_files(uri: str, suffix: str = "") -> list[StoredFile]:
     """All files below a directory (or the file itself), hidden ones left out, sorted by URI.
 
+    A URL is one file.
+
     Raises:
-        DataError: Nothing is there, or the storage cannot be reached.
+        DataError: Nothing is there, the storage cannot be reached, or a web server does not state the
+            size.
     """
+    if is_http(uri):
+        with HttpStream(uri) as stream:
+            return [StoredFile(uri, stream.seek(0, io.SEEK_END))]
     with explained(uri, "listing"):
         filesystem_, path = filesystem(uri)
         info = filesystem_.get_file_info(path)
@@ -77,23 +87,48 @@ def open_input(uri: str, *, random: bool = False) -> pa.NativeFile:
     Args:
         uri: The file.
         random: Whether pieces of it are read here and there; an object store is then asked for exactly
-            these, otherwise for large pieces ahead.
+            these, otherwise for large pieces ahead. A web server is asked for all that follows.
 
     Raises:
         DataError: It is not there or cannot be read.
     """
+    if is_http(uri):
+        return pa.PythonFile(io.BufferedReader(HttpStream(uri), BUFFER_BYTES), mode="r")
     with explained(uri, "reading"):
         filesystem_, path = filesystem(uri)
-        if is_local(uri) or random:
+        if is_local(uri):
             return filesystem_.open_input_file(path)
-        source = filesystem_.handler.fs.open(path, "rb", block_size=READ_AHEAD_BYTES, cache_type="readahead")
-        return pa.PythonFile(source, mode="r")
+        from protclip.storage.objects import ObjectFile
+
+        return pa.PythonFile(ObjectFile(filesystem_.handler.fs, path, random=random), mode="r")
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole content of a file."""
     with explained(uri, "reading"), open_input(uri) as file:
         return file.read()
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; an object store is asked for them by one request, and for nothing else.
+
+    Raises:
+        DataError: The file is not there, cannot be read or is shorter.
+    """
+    with explained(uri, "reading"):
+        filesystem_, path = filesystem(uri)
+        if is_local(uri):
+            with Path(path).open("rb") as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        else:
+            data = filesystem_.handler.fs.cat_file(path, start=start, end=stop)
+    if len(data) != stop - start:
+        raise DataError(
+            f"{uri}: {len(data):,} bytes came where {stop - start:,} were asked for; if the file is cut, "
+            "make the data set again"
+        )
+    return data
 
 
 def read_json(uri: str) -> Any:
@@ -165,7 +200,7 @@ def atomic_writer(uri: str) -> Iterator[HashingWriter]:
 
 
 @contextmanager
-def _local_sink(uri: str) -> Iterator[IO[bytes]]:
+def _local_sink(uri: str, publish: Callable[[Path, Path], object] = os.replace) -> Iterator[IO[bytes]]:
     """A hidden file beside the target that takes its name at the end."""
     target = Path(filesystem(uri)[1])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +210,7 @@ def _local_sink(uri: str) -> Iterator[IO[bytes]]:
             yield sink
             sink.flush()
             os.fsync(sink.fileno())
-        partial.replace(target)
+        publish(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -183,16 +218,11 @@ def _local_sink(uri: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def _s3_sink(uri: str) -> Iterator[IO[bytes]]:
     """An upload that is completed at the end or abandoned."""
+    from protclip.storage.objects import upload
+
     filesystem_, path = filesystem(uri)
-    sink = filesystem_.handler.fs.open(path, "wb")
-    try:
+    with upload(filesystem_.handler.fs, path) as sink:
         yield sink
-    except BaseException:
-        sink.discard()
-        # Otherwise its destructor would upload what there is.
-        sink.closed = True
-        raise
-    sink.close()
 
 
 def write_bytes(uri: str, data: bytes) -> StoredFile:
@@ -203,9 +233,48 @@ def write_bytes(uri: str, data: bytes) -> StoredFile:
     return sink.stored
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Writes a small file unless one is there; of several writers exactly one succeeds.
+
+    Returns:
+        Whether this call wrote it.
+    """
+    with explained(uri, "writing"):
+        filesystem_, path = filesystem(uri)
+        try:
+            if is_local(uri):
+                with _local_sink(uri, os.link) as sink:
+                    sink.write(data)
+            else:
+                from protclip.storage.objects import create_object
+
+                create_object(filesystem_.handler.fs, path, data)
+        except FileExistsError:
+            # The store may have done it, and the request been repeated because its answer was lost.
+            return read_bytes(uri) == data
+    return True
+
+
 def write_json(uri: str, value: Any) -> StoredFile:
     """Writes a JSON file atomically, keys in the order given."""
     return write_bytes(uri, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def version(uri: str) -> str:
+    """What changes when a file's content does, without reading it: its size and date, or its ETag.
+
+    Raises:
+        DataError: It is not there or cannot be reached.
+    """
+    if is_http(uri):
+        with HttpStream(uri) as stream:
+            return stream.version
+    with explained(uri, "looking up"):
+        filesystem_, path = filesystem(uri)
+        if is_local(uri):
+            found = Path(path).stat()
+            return f"{found.st_size}-{found.st_mtime_ns}"
+        return str(filesystem_.handler.fs.info(path)["ETag"]).strip('"')
 
 
 def sha256(uri: str) -> str:
@@ -226,6 +295,9 @@ def remove(uri: str) -> None:
             filesystem_.delete_dir(path)
         elif kind == pafs.FileType.File:
             filesystem_.delete_file(path)
+        # s3fs passes over what the store says of single objects.
+        if not is_local(uri) and (left := filesystem_.handler.fs.find(path)):
+            raise OSError(f"{len(left)} objects are still there, the first is s3://{left[0]}")
 
 
 def copy_to(local: Path, uri: str) -> StoredFile:
@@ -254,7 +326,7 @@ def local_directory(uri: str) -> Iterator[Path]:
         for stored in list_files(uri):
             target = Path(name) / stored.uri.removeprefix(prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with explained(stored.uri, "reading"), open_input(stored.uri) as source:
+            with explained(str(target), "writing"), open_input(stored.uri) as source:
                 with target.open("wb") as sink:
                     shutil.copyfileobj(source, sink, COPY_BLOCK_BYTES)
         yield Path(name)

@@ -1,5 +1,6 @@
 """Which file system serves a URI, and what its failures mean."""
 
+import errno
 import functools
 import logging
 import os
@@ -40,7 +41,7 @@ def _s3_client(
         config_kwargs={
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
-            "retries": {"total_max_attempts": max_attempts, "mode": "standard"},
+            "retries": {"total_max_attempts": max_attempts, "mode": "legacy"},
         },
     )
 
@@ -48,15 +49,20 @@ def _s3_client(
 @functools.cache
 def _check_bucket(endpoint: str | None, bucket: str) -> None:
     """Asks once per process, on a short fuse: a dead endpoint costs seconds, real work keeps its patience."""
-    client = _s3_client(endpoint, connect_timeout=3, read_timeout=5, max_attempts=2)
+    from botocore.exceptions import ClientError
+
+    client = _s3_client(endpoint, connect_timeout=3, read_timeout=5, max_attempts=3)
     client.retries = 1
     with explained(f"s3://{bucket}", "reaching the bucket"):
         try:
             client.call_s3("head_bucket", Bucket=bucket)
         except FileNotFoundError as error:
             raise DataError(f"s3://{bucket}: no such bucket{_endpoint_hint('s3://')}") from error
-        except PermissionError:
-            log.debug("s3://%s answers, but may not be listed", bucket)
+        except OSError as error:
+            if not isinstance(error.__cause__, ClientError):
+                raise
+            # It answers: with a refusal to list it, or an error that may be over when it matters.
+            log.debug("s3://%s: %s", bucket, error)
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -108,6 +114,8 @@ def explained(uri: str, doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"{uri}: {doing} is not permitted; check the credentials and rights") from error
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DataError(f"{uri}: {doing} failed: the disk is full; make room and run again") from error
         raise DataError(f"{uri}: {doing} failed: {first_line(error)}{_endpoint_hint(uri)}") from error
     except Exception as error:
         # botocore and aiohttp raise families of their own from inside the S3 client.
@@ -123,7 +131,7 @@ def first_line(error: BaseException) -> str:
 
 def _endpoint_hint(uri: str) -> str:
     """What to look at when an object store does not answer."""
-    if is_local(uri):
+    if not uri.startswith("s3://"):
         return ""
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or "the AWS default"
-    return f" (endpoint: {endpoint}; set AWS_ENDPOINT_URL and AWS credentials)"
+    return f" (endpoint: {endpoint}; check AWS_ENDPOINT_URL and the AWS credentials, or try again later)"
