@@ -1,11 +1,15 @@
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from protclip.cluster import prepare as prepare_module
+from protclip.cluster.claim import claimed
 from protclip.cluster.prepare import prepare
 from protclip.config.data import PrepareConfig
 from protclip.data.manifest import StrataManifest
@@ -129,6 +133,7 @@ def test_prepare_puts_every_entry_into_a_stratum_or_among_the_rejected(tmp_path:
         "rejected.parquet",
         "strata.md",
         "strata.png",
+        "taxa.parquet",
     ]
 
 
@@ -161,12 +166,13 @@ def test_prepare_stops_when_too_many_entries_are_bad_and_keeps_them(tmp_path: Pa
     output = tmp_path / "out"
     with pytest.raises(DataError, match=r"3 of 11 entries \(27.3%\).*3 × letters outside.*rejected\.parquet"):
         prepare(config([source], output))
-    assert [p.name for p in output.iterdir()] == ["rejected.parquet"]
+    assert {p.name for p in output.iterdir()} == {"rejected.parquet", ".staging"}
     kept = pq.read_table(output / "rejected.parquet")
     assert kept["accession"].to_pylist() == ["B00000", "B00001", "B00002"]
     assert kept["raw"][2].as_py().strip() == bad[2].encode().strip()
 
     assert prepare(config([source], output, max_rejected_share=0.3))["rows"] == 7
+    assert not (output / ".staging").exists()
 
 
 def test_prepare_rejects_entries_without_level_on_request(tmp_path: Path) -> None:
@@ -198,6 +204,77 @@ def test_prepare_begins_anew_where_a_killed_job_left_files(tmp_path: Path) -> No
     assert not (output / ".staging").exists()
 
 
+class InterruptedJobError(Exception):
+    pass
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, results: int) -> list[int]:
+    """Lets a job get so many results of its tasks; the list says how many it got per stream."""
+    run_stages, got = prepare_module.run_stages, []
+
+    def stages(items: Any, *stages: Any) -> Iterator[Any]:
+        got.append(0)
+        for result in run_stages(items, *stages):
+            yield result
+            got[-1] += 1
+            if sum(got) == results:
+                raise InterruptedJobError
+
+    monkeypatch.setattr(prepare_module, "run_stages", stages)
+    return got
+
+
+@pytest.mark.parametrize("results", [1, 3, 6, 7, 9])
+def test_prepare_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: int
+) -> None:
+    odd = "ID   X_MADE   Reviewed;   3 AA.\n//\n"
+    sources = [
+        write(tmp_path / "a.dat", *many(1200, 2000), odd),
+        write(tmp_path / "b.dat.gz", *many(900, 2000), odd),
+    ]
+    settings = {"block_mb": 1, "rows_per_file": 400}
+    with monkeypatch.context() as patch:
+        needed = interrupt_after(patch, -1)
+        prepare(config(sources, tmp_path / "whole", **settings))
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, results)
+        with pytest.raises(InterruptedJobError):
+            prepare(config(sources, tmp_path / "out", **settings))
+    assert (tmp_path / "out" / ".staging").exists()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    got = interrupt_after(monkeypatch, -1)
+    prepare(config(sources, tmp_path / "out", **settings))
+    assert sum(got) <= sum(needed) - results, "finished tasks are not run again"
+    files = {p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file()}
+    assert files == {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    for file in files:
+        if file.suffix != ".png":
+            assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "out" / file).read_bytes(), file
+
+
+def test_prepare_begins_anew_when_an_input_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write(tmp_path / "a.dat", *many(20))
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(InterruptedJobError):
+            prepare(config([source], tmp_path / "out"))
+    write(tmp_path / "a.dat", *many(30))
+    prepare(config([source], tmp_path / "out"))
+    assert len(rows(tmp_path / "out")) == 30
+    assert "an interrupted job here had another inputs" in caplog.text
+
+
+def test_prepare_refuses_an_output_that_another_job_writes(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.dat", *many(5))
+    with claimed(str(tmp_path / "out")):
+        with pytest.raises(DataError, match="another job is writing here"):
+            prepare(config([source], tmp_path / "out"))
+    prepare(config([source], tmp_path / "out"))
+
+
 def test_prepare_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
@@ -214,7 +291,7 @@ def test_prepare_names_the_file_that_lacks_a_column(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(DataError, match=r"b\.tsv: .*Sequence"):
         prepare(config([good, table], output))
-    assert list(output.iterdir()) == []
+    assert [p.name for p in output.iterdir() if not p.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(
@@ -233,7 +310,7 @@ def test_prepare_of_nothing_useful_is_one_message(
     with pytest.raises(DataError, match=message):
         prepare(config([str(tmp_path / name)], tmp_path / "out"))
     assert not (tmp_path / "out" / "manifest.json").exists()
-    assert not (tmp_path / "out" / ".staging").exists()
+    assert not (tmp_path / "out" / ".claim.json").exists()
 
 
 def test_prepare_names_a_missing_input_before_any_work(tmp_path: Path) -> None:

@@ -1,20 +1,25 @@
-"""What the two data jobs share: claiming an output, intermediate files, and the run that remembers them."""
+"""What the data jobs share: an output that is theirs alone, and the run that remembers them."""
 
 import logging
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from protclip import storage
+from protclip import __version__, storage
+from protclip.cluster.claim import Claim, claimed
+from protclip.cluster.journal import Journal
 from protclip.cluster.progress import LINE_EVERY_S
 from protclip.config.data import PrepareConfig, SampleConfig
-from protclip.data.manifest import MANIFEST_NAME, PairsManifest, StrataManifest
+from protclip.config.schema import EmbedConfig
+from protclip.data.manifest import MANIFEST_NAME, EmbeddingsManifest, PairsManifest, StrataManifest
 from protclip.errors import DataError
+from protclip.provenance import git_sha
 from protclip.tracking.base import Tracker
 
 if TYPE_CHECKING:
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGING = ".staging"
+CLEARED = "cleared"
 
 
 class Output:
@@ -41,7 +47,7 @@ class Output:
     def __init__(
         self,
         uri: str,
-        manifest: type[StrataManifest | PairsManifest],
+        manifest: type[StrataManifest | PairsManifest | EmbeddingsManifest],
         owned: Sequence[str],
         *,
         overwrite: bool,
@@ -58,34 +64,65 @@ class Output:
                 if file.uri.removeprefix(prefix).partition("/")[0] not in self._owned:
                     raise DataError(f"{file.uri}: not a file of this job; use an empty or another output")
 
+        self._claim: Claim | None = None
+
     @contextmanager
-    def staging(self) -> Iterator[str]:
-        """A folder for intermediate files, removed at the end whatever happens.
+    def staging(self, settings: Mapping[str, object]) -> Iterator[Journal]:
+        """Room for intermediate files while this job, and no other, writes to the output.
+
+        What an interrupted job of the same settings and the same code finished is found there again. At
+        the end the room is removed; after a failure it stays when something is finished in it.
+
+        Args:
+            settings: All that decides what the intermediate files hold.
 
         Raises:
-            DataError: Nothing can be written there.
+            DataError: Another job is writing to the output, or nothing can be written there.
         """
         folder = storage.join(self.uri, STAGING)
-        storage.remove(folder)
-        # Fails here, before any work, when the place cannot be written.
-        storage.write_bytes(storage.join(folder, "writable"), b"")
-        try:
-            yield folder
-        finally:
+        with claimed(self.uri) as self._claim:
+            journal = Journal(folder, {**settings, "version": __version__, "code": git_sha()})
             try:
-                storage.remove(folder)
-            except DataError as error:
-                log.warning("intermediate files stay behind in %s: %s", folder, error)
+                yield journal
+            except BaseException:
+                if journal.empty:
+                    _tidy(folder)
+                else:
+                    log.warning("what is finished stays in %s; the same command goes on from there", folder)
+                raise
+            _tidy(folder)
 
-    def clear(self) -> None:
-        """Removes a previous data set, or what a failed job left; the manifest goes first."""
-        for name in self._owned:
-            storage.remove(storage.join(self.uri, name))
+    def clear(self, journal: Journal) -> None:
+        """Removes a previous data set, or what a failed job left; once per job, the manifest first."""
+        self.check()
+        if journal.noted(CLEARED) is None:
+            for name in self._owned:
+                storage.remove(storage.join(self.uri, name))
+            journal.note(CLEARED, "")
+
+    def check(self) -> None:
+        """Does nothing as long as the output is this job's.
+
+        Raises:
+            DataError: Another job has taken it over.
+        """
+        assert self._claim is not None, "staging has begun"
+        self._claim.check()
+
+
+def _tidy(folder: str) -> None:
+    """Removes intermediate files; that they stay behind is no reason to fail."""
+    try:
+        storage.remove(folder)
+    except DataError as error:
+        log.warning("intermediate files stay behind in %s: %s", folder, error)
 
 
 @contextmanager
-def tracked(config: PrepareConfig | SampleConfig, job: str) -> Iterator[Tracker]:
-    """An MLflow run that holds the configuration and ends with the block.
+def tracked(
+    config: PrepareConfig | SampleConfig | EmbedConfig, job: str, journal: Journal
+) -> Iterator[Tracker]:
+    """An MLflow run that holds the configuration and ends with the block; an interrupted job's goes on.
 
     Raises:
         TrackingError: The server does not answer.
@@ -94,10 +131,14 @@ def tracked(config: PrepareConfig | SampleConfig, job: str) -> Iterator[Tracker]
     from protclip.tracking.mlflow import open_run
     from protclip.tracking.params import flatten
 
-    tracker = open_run(config.tracking, f"{job}-{storage.basename(config.output)}", tags={"job": job})
+    earlier = journal.noted("run")
+    name = f"{job}-{storage.basename(config.output)}"
+    tracker = open_run(config.tracking, name, run_id=earlier, tags={"job": job})
     status = "FAILED"
     try:
-        tracker.log_params(flatten(config))
+        if tracker.run_id is not None and tracker.run_id != earlier:
+            tracker.log_params(flatten(config))
+            journal.note("run", tracker.run_id)
         yield tracker
         status = "FINISHED"
     finally:
@@ -113,20 +154,41 @@ def publish(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     panels: "Sequence[Panel]",
+    notes: Sequence[str] = (),
 ) -> None:
-    """Shows a table of strata, and keeps it with a picture beside the data set and in the run.
+    """`show` with heat maps of strata."""
+    from protclip.data.picture import draw
 
-    Writes `<name>.md` and `<name>.png`.
+    picture = partial(draw, title, panels)
+    show(name, output, tracker, title=title, columns=columns, rows=rows, draw=picture, notes=notes)
+
+
+def show(
+    name: str,
+    output: str,
+    tracker: Tracker,
+    *,
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    draw: Callable[[Path], None],
+    notes: Sequence[str] = (),
+) -> None:
+    """Shows a table, and keeps it with a picture beside the data set and in the run.
+
+    Writes `<name>.md`, with the notes below the table, and `<name>.png`, by `draw`.
     """
-    from protclip.data.picture import draw, render
+    from protclip.data.picture import render
 
     text, markdown = render(title, columns, rows)
-    log.info("%s", text)
+    listed = "".join(f"- {note}\n" for note in notes)
+    log.info("%s%s", text, listed)
+    markdown += f"\n{listed}" if notes else ""
     storage.write_bytes(storage.join(output, f"{name}.md"), markdown.encode())
     tracker.log_text(markdown, f"data/{name}.md")
     with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
         picture = Path(directory) / f"{name}.png"
-        draw(title, panels, picture)
+        draw(picture)
         storage.copy_to(picture, storage.join(output, picture.name))
         tracker.log_file(picture, "data")
 

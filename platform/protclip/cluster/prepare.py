@@ -9,30 +9,34 @@ repeated accessions and writes a part of each stratum. The strata depend on the 
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import pyarrow as pa
 
 from protclip import storage
+from protclip.cluster.journal import Journal, keep
 from protclip.cluster.output import Output, progress, publish, tracked
 from protclip.cluster.session import connect
 from protclip.cluster.shuffle import MAX_CELLS, KeyRange, ranges_for, read_range, write_run
 from protclip.cluster.tasks import Stage, run_stages
 from protclip.config.data import PrepareConfig
-from protclip.data.manifest import MANIFEST_NAME, FileEntry, StrataManifest, StratumCount
+from protclip.data.inputs import Input, find_inputs, release_of_all
+from protclip.data.manifest import MANIFEST_NAME, TAXA_NAME, FileEntry, StrataManifest, StratumCount
 from protclip.data.strata import (
     DUPLICATE,
     PARSED_SCHEMA,
     REFUSED_SCHEMA,
     Origin,
-    tables,
+    parse_tables,
     totals,
     without_duplicates,
     write_parts,
 )
-from protclip.data.uniprot import HEAD_BYTES, Block, detect_format, parse_block, read_blocks
+from protclip.data.summary import add_stored, count_entries, summarise, taxa
+from protclip.data.uniprot import Block, read_blocks
 from protclip.errors import DataError
 from protclip.records import CONFIDENCE_LEVELS, NUM_PROPERTIES, REJECTED_SCHEMA
 from protclip.tracking.base import Tracker
@@ -44,18 +48,10 @@ TABLE_NAME = "strata"
 OWNED = (
     *(f"confidence={c}" for c in CONFIDENCE_LEVELS),
     REJECTED_NAME,
+    TAXA_NAME,
     f"{TABLE_NAME}.md",
     f"{TABLE_NAME}.png",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A file to read."""
-
-    origin: Origin
-    format: str
-    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +78,13 @@ class ParsedBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A file that was read to its end; `offsets` are where its blocks begin."""
+
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MergedRange:
     """What one range of keys gave.
 
@@ -90,18 +93,21 @@ class MergedRange:
         levels_assumed: Entries kept whose confidence the source does not state.
         duplicates: Entries dropped.
         refused: URI of these, empty when there are none.
+        counts: URI of what the entries kept are like, see `data.summary`.
     """
 
     files: tuple[tuple[FileEntry, StratumCount], ...]
     levels_assumed: int
     duplicates: int
     refused: str
+    counts: str
 
 
 def prepare(config: PrepareConfig) -> dict[str, object]:
     """Reads UniProtKB files and writes strata: parts, rejected entries, a table, a picture, a manifest.
 
-    Every entry ends in a stratum or in `rejected.parquet`.
+    Every entry ends in a stratum or in `rejected.parquet`. Run again after an interruption it goes on:
+    what is finished is kept, and the data set has the bytes it would have had.
 
     Returns:
         URI of strata and manifest, counts, and the MLflow run id.
@@ -110,36 +116,45 @@ def prepare(config: PrepareConfig) -> dict[str, object]:
         DataError: Inputs or output cannot be used, nothing is in the inputs, or more entries than
             allowed are unreadable.
     """
-    inputs = find_inputs(config)
+    inputs = find_inputs(config.inputs, config.format)
+    release = release_of_all(inputs, config.release)
     output = Output(config.output, StrataManifest, OWNED, overwrite=config.overwrite)
-    with output.staging() as staging, tracked(config, "prepare") as tracker:
+    with (
+        output.staging(_settings(config, inputs, release)) as journal,
+        tracked(config, "prepare", journal) as tracker,
+    ):
         connect()
         cells = min(MAX_CELLS, 1 + sum(i.num_bytes for i in inputs) // (config.block_mb * 2**20))
-        blocks = _parse_all(inputs, config, staging, cells)
+        blocks = _parse_all(inputs, config, release, journal, cells)
         records = sum(b.records for b in blocks)
         rejected = sum((b.rejected for b in blocks), Counter())
         if not records + rejected.total():
             raise DataError(f"no entries in {', '.join(config.inputs)}; check that these are UniProtKB files")
-        output.clear()
+        output.clear(journal)
         sources = [i.origin.uri for i in inputs]
         rejected_uri = storage.join(config.output, REJECTED_NAME)
         if rejected.total() > config.max_rejected_share * (records + rejected.total()):
             _write_rejected(rejected_uri, blocks, ())
             raise DataError(_too_many(rejected, records, config.max_rejected_share, rejected_uri))
-        merged = _merge_all(blocks, sources, config, staging, records)
+        merged = _merge_all(blocks, sources, config, journal, records)
         _write_rejected(rejected_uri, blocks, [m.refused for m in merged if m.refused])
         rejected += Counter({DUPLICATE: sum(m.duplicates for m in merged)})
+        counts = add_stored([m.counts for m in merged])
+        organisms = taxa(counts)
+        storage.write_parquet(storage.join(config.output, TAXA_NAME), organisms, max(1, len(organisms)))
         manifest = StrataManifest(
-            release=config.release,
+            release=release,
             inputs=tuple(sources),
             strata=totals(count for m in merged for _, count in m.files),
             files=tuple(sorted((file for m in merged for file, _ in m.files), key=lambda f: f.path)),
             rejected=dict(sorted(rejected.items())),
             missing_confidence=sum(m.levels_assumed for m in merged),
+            summary=summarise(counts),
         )
         assert manifest.rows + rejected.total() == sum(b.records + b.rejected.total() for b in blocks)
         _publish(manifest, config.output, tracker)
         tracker.log_metrics({"data/entries": manifest.rows, "data/rejected": rejected.total()})
+        output.check()
         manifest.save(config.output)
         tracker.log_text(manifest.model_dump_json(indent=2), f"data/{MANIFEST_NAME}")
         tracker.set_tags({"data_manifest": StrataManifest.digest(config.output), "data": config.output})
@@ -153,41 +168,36 @@ def prepare(config: PrepareConfig) -> dict[str, object]:
     }
 
 
-def find_inputs(config: PrepareConfig) -> list[Input]:
-    """The files to read, directories listed, with their formats.
-
-    Raises:
-        DataError: A file is missing, empty, or of no known format.
-    """
-    files = [file for uri in config.inputs for file in storage.list_files(uri)]
-    if not files:
-        raise DataError(f"no files in {', '.join(config.inputs)}; give UniProtKB files or their folder")
-    inputs: list[Input] = []
-    for index, file in enumerate(files):
-        if not file.num_bytes:
-            raise DataError(f"{file.uri}: the file is empty; fetch it again or leave it out")
-        name = config.format
-        if name == "auto":
-            with storage.open_input(file.uri) as source:
-                name = detect_format(file.uri, source.read(HEAD_BYTES))
-        inputs.append(Input(Origin(index, file.uri), name, file.num_bytes))
-    return inputs
+def _settings(config: PrepareConfig, inputs: Sequence[Input], release: str | None) -> dict[str, object]:
+    """What decides what the intermediate files hold."""
+    names = {"missing_confidence", "block_mb", "rows_per_file"}
+    files = [(i.origin.uri, i.format, storage.version(i.origin.uri)) for i in inputs]
+    return {**config.model_dump(mode="json", include=names), "release": release, "inputs": files}
 
 
-def _parse_all(inputs: Sequence[Input], config: PrepareConfig, staging: str, cells: int) -> list[ParsedBlock]:
+def _parse_all(
+    inputs: Sequence[Input], config: PrepareConfig, release: str | None, journal: Journal, cells: int
+) -> list[ParsedBlock]:
     """Phase 1; the blocks in the order of the inputs."""
+    done = {(b.input, b.offset): b for b in journal.done("parse", ParsedBlock).values()}
+    read_files = journal.done("read", ReadFile)
     parse = partial(
         _parse,
-        staging=staging,
-        release=config.release,
+        staging=journal.folder,
+        release=release,
         missing_confidence=config.missing_confidence,
         cells=cells,
     )
-    read = partial(_read, block_bytes=config.block_mb * 2**20)
+    read = partial(_read, block_bytes=config.block_mb * 2**20, staging=journal.folder, done=frozenset(done))
     blocks: list[ParsedBlock] = []
     num_bytes = num_rejected = 0
     with progress("parsing", " entries") as bar:
-        for block in run_stages(inputs, Stage(read, num_cpus=0), Stage(parse)):
+        fresh = run_stages(
+            [i for i in inputs if not _is_done(i.origin.index, read_files, done)],
+            Stage(read, num_cpus=0),
+            Stage(parse),
+        )
+        for block in chain(done.values(), fresh):
             blocks.append(block)
             num_bytes += block.num_bytes
             num_rejected += block.rejected.total()
@@ -196,10 +206,22 @@ def _parse_all(inputs: Sequence[Input], config: PrepareConfig, staging: str, cel
     return sorted(blocks, key=lambda b: (b.input, b.offset))
 
 
-def _read(file: Input, block_bytes: int) -> Iterator[tuple[Origin, Block]]:
-    """Task: the blocks of a file, one by one."""
+def _is_done(index: int, read_files: Mapping[str, ReadFile], done: Container[tuple[int, int]]) -> bool:
+    """Whether nothing is left to do of an input."""
+    read = read_files.get(f"{index:06d}")
+    return read is not None and all((index, offset) in done for offset in read.offsets)
+
+
+def _read(
+    file: Input, block_bytes: int, staging: str, done: frozenset[tuple[int, int]]
+) -> Iterator[tuple[Origin, Block]]:
+    """Task: the blocks of a file, one by one, without those that are parsed already."""
+    offsets: list[int] = []
     for block in read_blocks(file.origin.uri, file.format, block_bytes):
-        yield file.origin, block
+        offsets.append(block.offset)
+        if (file.origin.index, block.offset) not in done:
+            yield file.origin, block
+    keep(staging, "read", f"{file.origin.index:06d}", ReadFile(tuple(offsets)))
 
 
 def _parse(
@@ -212,20 +234,21 @@ def _parse(
 ) -> Iterable[ParsedBlock]:
     """Task: one block becomes a run and a file of rejections."""
     origin, block = given
-    records, refused = tables(list(parse_block(block)), origin, release, missing_confidence)
-    name = storage.join(staging, f"{origin.index:06d}-{block.offset:016d}")
-    run = f"{name}.arrow" if len(records) else ""
+    records, refused = parse_tables(block, origin, release, missing_confidence)
+    name = f"{origin.index:06d}-{block.offset:016d}"
+    run = storage.join(staging, f"{name}.arrow") if len(records) else ""
     if run:
         write_run(run, records, "sampling_key", cells)
-    yield ParsedBlock(
+    result = ParsedBlock(
         input=origin.index,
         offset=block.offset,
         num_bytes=len(block.data),
         records=len(records),
         rejected=Counter(refused["reason"].to_pylist()),
         run=run,
-        refused=_keep_refused(refused, f"{name}.refused.parquet"),
+        refused=_keep_refused(refused, storage.join(staging, f"{name}.refused.parquet")),
     )
+    yield keep(staging, "parse", name, result)
 
 
 def _keep_refused(refused: pa.Table, uri: str) -> str:
@@ -236,16 +259,26 @@ def _keep_refused(refused: pa.Table, uri: str) -> str:
 
 
 def _merge_all(
-    blocks: Sequence[ParsedBlock], sources: Sequence[str], config: PrepareConfig, staging: str, records: int
+    blocks: Sequence[ParsedBlock],
+    sources: Sequence[str],
+    config: PrepareConfig,
+    journal: Journal,
+    records: int,
 ) -> list[MergedRange]:
     """Phase 2."""
     ranges = ranges_for(records, config.rows_per_file)
+    done = journal.done("merge", MergedRange)
     merge = partial(
-        _merge, runs=[b.run for b in blocks if b.run], sources=sources, output=config.output, staging=staging
+        _merge,
+        runs=[b.run for b in blocks if b.run],
+        sources=sources,
+        output=config.output,
+        staging=journal.folder,
     )
+    left = [keys for keys in ranges if f"{keys.index:06d}" not in done]
     with progress("writing strata", " ranges", len(ranges)) as bar:
         merged: list[MergedRange] = []
-        for result in run_stages(ranges, Stage(merge)):
+        for result in chain(done.values(), run_stages(left, Stage(merge))):
             merged.append(result)
             bar.update()
     return merged
@@ -257,12 +290,16 @@ def _merge(
     """Task: one range of sampling keys becomes a part of each stratum."""
     entries = read_range(runs, keys, "sampling_key", PARSED_SCHEMA)
     rows, duplicates = without_duplicates(entries, sources)
-    yield MergedRange(
+    counts = count_entries(entries, rows)
+    counts_uri = storage.join(staging, f"counts-{keys.index:06d}.parquet")
+    result = MergedRange(
         files=tuple(write_parts(entries, rows, output, keys.index)),
         levels_assumed=int(entries["level_assumed"].to_numpy()[rows].sum()),
         duplicates=len(duplicates),
         refused=_keep_refused(duplicates, storage.join(staging, f"duplicates-{keys.index:06d}.parquet")),
+        counts=storage.write_parquet(counts_uri, counts, max(1, len(counts))).uri,
     )
+    yield keep(staging, "merge", f"{keys.index:06d}", result)
 
 
 def _write_rejected(uri: str, blocks: Sequence[ParsedBlock], duplicates: Sequence[str]) -> None:

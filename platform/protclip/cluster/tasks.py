@@ -5,6 +5,7 @@ of a file, a range of keys) and its vectorised part happens inside the task. A `
 travels like a result and is raised on the driver, so that neither Ray nor the user sees a traceback.
 """
 
+import functools
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,8 @@ from protclip.errors import ProtclipError
 
 PAYLOAD = "payload"
 
+Run = Callable[[Any], Iterable[Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -31,11 +34,50 @@ class Stage:
             most as many as the cluster has CPUs.
     """
 
-    run: Callable[[Any], Iterable[Any]]
+    run: Run
     num_cpus: float = 1
 
+    def apply(self, dataset: ray.data.Dataset, most: int) -> ray.data.Dataset:
+        """The stream after this step; `most` tasks of those that hold no CPU at a time."""
+        return dataset.map_batches(
+            _task(self.run),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self.num_cpus,
+            compute=None if self.num_cpus else ray.data.TaskPoolStrategy(most),
+        )
 
-def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """One step of a stream by workers that get ready once, with a model for example.
+
+    Attributes:
+        prepare: Makes what `Stage.run` would be; called once in each worker.
+        count: How many workers; one takes one item at a time.
+        num_cpus: CPUs a worker holds.
+        num_gpus: GPUs a worker holds.
+    """
+
+    prepare: Callable[[], Run]
+    count: int
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+    def apply(self, dataset: ray.data.Dataset, most: int) -> ray.data.Dataset:
+        """The stream after this step."""
+        return dataset.map_batches(
+            _Worker,
+            fn_constructor_args=(self.prepare,),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            compute=ray.data.ActorPoolStrategy(size=self.count, max_tasks_in_flight_per_actor=1),
+        )
+
+
+def run_stages(items: Iterable[Any], *stages: Stage | Workers) -> Iterator[Any]:
     """Sends items through stages on the connected cluster; yields the last results as they come.
 
     Raises:
@@ -55,13 +97,7 @@ def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
     with ray.data.DataContext.current(context):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         for stage in stages:
-            dataset = dataset.map_batches(
-                _task(stage.run),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=stage.num_cpus,
-                compute=None if stage.num_cpus else ray.data.TaskPoolStrategy(most),
-            )
+            dataset = stage.apply(dataset, most)
     for row in dataset.iter_rows():
         result = pickle.loads(row[PAYLOAD])  # noqa: S301 - our own tasks made it
         if isinstance(result, ProtclipError):
@@ -69,7 +105,17 @@ def run_stages(items: Iterable[Any], *stages: Stage) -> Iterator[Any]:
         yield result
 
 
-def _task(run: Callable[[Any], Iterable[Any]]) -> Callable[[pa.Table], Iterator[pa.Table]]:
+class _Worker:
+    """An actor of Ray Data; what goes wrong while it gets ready fails its first task."""
+
+    def __init__(self, prepare: Callable[[], Run]) -> None:
+        self._prepared = functools.cache(prepare)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        yield from _task(lambda item: self._prepared()(item))(batch)
+
+
+def _task(run: Run) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """A stage as a function of single-row tables; an error passes through later stages."""
 
     def task(batch: pa.Table) -> Iterator[pa.Table]:
