@@ -1,67 +1,25 @@
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from protclip.cluster import sample as job
+from made_strata import accessions, config, made_records, pairs, serially, shards, write_strata
+from protclip.cluster import resume
 from protclip.cluster.sample import sample
-from protclip.cluster.tasks import Stage
-from protclip.config.data import SampleConfig
 from protclip.data.biotext import property_text
 from protclip.data.dataset import PairsDataset
+from protclip.data.law import Law, stratum_population, stratum_rates
 from protclip.data.manifest import PairsManifest, StrataManifest
-from protclip.data.sampling import stratum_rates
-from protclip.data.strata import PARSED_SCHEMA, Origin, tables, totals, write_parts
+from protclip.data.strata import PARSED_SCHEMA
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import ConfigError, DataError
-from protclip.records import PAIRS_SCHEMA, ProteinRecord
+from protclip.records import PAIRS_SCHEMA
+
+NO_SPLITS = {"valid_share": 0, "test_share": 0}
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-
-
-def made_records(count: int) -> list[ProteinRecord]:
-    rng = np.random.default_rng(count)
-    texts = [f"Text {i} {{ECO:0000269|PubMed:{i}}}." for i in range(50)]
-    made = []
-    for i in range(count):
-        coverage = int(rng.integers(1, 5))
-        made.append(
-            ProteinRecord(
-                accession=f"A{i:06d}",
-                entry_name="A_B",
-                reviewed=bool(rng.random() < 0.05),
-                sequence="".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 30)),
-                protein_name=f"Protein {i}",
-                function=texts[i % 50] if coverage > 1 else None,
-                subcellular_location=texts[i % 49] if coverage > 2 else None,
-                similarity=texts[i % 47] if coverage > 3 else None,
-                confidence=int(rng.integers(1, 6)),
-            )
-        )
-    return made
-
-
-def write_strata(output: Path, num_parts: int, records: list[ProteinRecord]) -> str:
-    table, _ = tables(list(enumerate(records)), Origin(0, "made"), None, None)
-    order = np.argsort(table["sampling_key"].to_numpy())
-    written = [
-        pair
-        for part, rows in enumerate(np.array_split(order, num_parts))
-        for pair in write_parts(table, rows, str(output), part)
-    ]
-    StrataManifest(
-        release=None,
-        inputs=("made",),
-        strata=totals(count for _, count in written),
-        files=tuple(sorted((file for file, _ in written), key=lambda f: f.path)),
-        rejected={},
-        missing_confidence=0,
-    ).save(str(output))
-    return str(output)
 
 
 @pytest.fixture(scope="module")
@@ -69,36 +27,19 @@ def strata(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_strata(tmp_path_factory.mktemp("strata"), 1, made_records(12_000))
 
 
-def config(source: str, output: Path, **values: object) -> SampleConfig:
-    settings = {"tracking": {"enabled": False}, **values}
-    return SampleConfig.model_validate({"source": source, "output": str(output), **settings})
-
-
-def shards(output: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.glob("*/shard-*")}
-
-
-def pairs(output: Path, split: str) -> pa.Table:
-    files = PairsManifest.load(str(output)).splits[split].files
-    tables_ = [pq.read_table(output / file.path) for file in files]
-    return pa.concat_tables([PAIRS_SCHEMA.empty_table(), *tables_])
-
-
-def accessions(output: Path) -> set[str]:
-    return {a for split in ("train", "valid", "test") for a in pairs(output, split)["accession"].to_pylist()}
-
-
 @pytest.fixture(scope="module")
 def drawn(strata: str, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     output = tmp_path_factory.mktemp("pairs") / "default"
-    sample(config(strata, output, rows_per_shard=300, row_group_rows=64))
+    sample(config(strata, output, rows_per_shard=256, row_group_rows=64))
     return output
 
 
 def test_sample_draws_each_stratum_at_its_rate(strata: str, drawn: Path) -> None:
     manifest = PairsManifest.load(str(drawn))
     source = StrataManifest.load(strata)
-    rates = stratum_rates(source.strata, config(strata, drawn))
+    law = Law.of(config(strata, drawn))
+    population = stratum_population(source.strata, law)
+    rates = stratum_rates(source.strata, population, 1.0, config(strata, drawn))
     assert [s.before for s in manifest.strata] == list(source.strata)
     for stratum, rate in zip(manifest.strata, rates, strict=True):
         trials, p = stratum.before.unreviewed, rate.unreviewed
@@ -158,20 +99,14 @@ def test_sample_keeps_evidence_and_cuts_on_request(strata: str, drawn: Path, tmp
                 assert row[prop] == tokenizer.encode([property_text(prop, text, "keep")])[0][:9]
 
 
-def serially(items: Iterable, *stages: Stage) -> Iterator:
-    for stage in stages:
-        items = [result for item in items for result in stage.run(item)]
-    return iter(items)
-
-
 def test_sample_gives_the_same_bytes_whatever_the_files_and_workers(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split_up = write_strata(tmp_path / "strata", 3, made_records(12_000))
-    settings = {"rows_per_shard": 300, "row_group_rows": 64}
+    settings = {"rows_per_shard": 256, "row_group_rows": 64}
     sample(config(split_up, tmp_path / "many files", **settings))
     assert shards(tmp_path / "many files") == shards(drawn)
-    monkeypatch.setattr(job, "run_stages", serially)
+    monkeypatch.setattr(resume, "run_stages", serially)
     sample(config(split_up, tmp_path / "one worker", **settings))
     assert shards(tmp_path / "one worker") == shards(drawn)
 
@@ -202,8 +137,8 @@ def test_sample_lists_empty_splits_and_replaces_on_request(strata: str, tmp_path
     output = tmp_path / "out"
     sample(config(strata, output))
     with pytest.raises(DataError, match="a data set is there already"):
-        sample(config(strata, output, valid_share=0, test_share=0))
-    sample(config(strata, output, valid_share=0, test_share=0, overwrite=True))
+        sample(config(strata, output, splits=NO_SPLITS))
+    sample(config(strata, output, splits=NO_SPLITS, overwrite=True))
     manifest = PairsManifest.load(str(output))
     assert manifest.splits["valid"].rows == 0
     assert manifest.splits["test"].files == ()
@@ -229,7 +164,7 @@ def test_sample_without_training_pairs_is_one_message(tmp_path: Path) -> None:
     source = write_strata(tmp_path / "strata", 1, poor)
     with pytest.raises(DataError, match="no training pairs are left of"):
         sample(config(source, tmp_path / "out"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_sample_refuses_what_it_can_know_before_any_work(strata: str, tmp_path: Path) -> None:
@@ -253,7 +188,7 @@ def test_sample_is_remembered(strata: str, tmp_path: Path, monkeypatch: pytest.M
     client = MlflowClient(uri)
     run = client.get_run(result["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["exponents.confidence"] == "-3.0"
+    assert run.data.params["sampling.exponents.confidence"] == "-3.0"
     assert run.data.metrics["data/train"] == result["rows"]["train"]
     assert run.data.tags["data_manifest"] == PairsManifest.digest(str(tmp_path / "out"))
     assert {a.path for a in client.list_artifacts(result["run_id"], "data")} == {

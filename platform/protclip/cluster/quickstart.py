@@ -62,8 +62,15 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
             "jobs/sample_data.py",
             SampleConfig,
             "data/sample.yaml",
-            [f"source={place['strata']}", f"output={place['pairs']}", f"seed={config.seed}"],
-        )
+            [
+                f"source={place['strata']}",
+                f"output={place['pairs']}",
+                f"seed={config.seed}",
+                "exclude.benchmarks=made_location",
+                f"exclude.data_root={place['uniprot']}/benchmarks",
+            ],
+        ),
+        conf_dir=CONF,
     )
     trained = pretrain(
         _stage(

@@ -1,123 +1,127 @@
 """Strata to pairs by property-driven sampling, on Ray Data.
 
-Phase 1: one task per part of a stratum that can give pairs decides, tokenises, and writes one run per
-split, sorted by the order hash. Phase 2: one task per range of order hashes and split merges the runs
-into a shard. The pairs depend on the entries, the seed and the configuration alone, not on the parts'
-files nor on the number of workers.
+First, where it is asked for: tables are joined and the strata surveyed (`join`, `survey`). Then one task per
+part of the strata decides, tokenises, and writes one run per split, sorted by the order hash (`draw`), and
+one task per shard merges the runs (`shards`). The pairs depend on the entries, the seed and the configuration
+alone, not on the parts' files nor on the number of workers.
 """
 
-import functools
+import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from protclip import storage
-from protclip.cluster.output import Output, progress, publish, tracked
+from protclip.cluster.draw import Draw, draw_all, split_samples
+from protclip.cluster.join import find_files, join
+from protclip.cluster.journal import Journal
+from protclip.cluster.output import Output, publish, tracked
 from protclip.cluster.session import connect
-from protclip.cluster.shuffle import MAX_CELLS, KeyRange, ranges_for, read_range, write_run
-from protclip.cluster.tasks import Stage, run_stages
+from protclip.cluster.shards import write_shards
+from protclip.cluster.shuffle import MAX_CELLS
+from protclip.cluster.survey import EPOCH, Judge, Part, find_facts, find_population, packed
 from protclip.config.data import SampleConfig
+from protclip.data.families import content_ids
+from protclip.data.law import Law, StratumRate, solved_scale, stratum_population, stratum_rates
 from protclip.data.manifest import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
-    FileEntry,
+    Drawing,
+    Excluded,
     PairsManifest,
     SampledStratum,
-    Split,
     StrataManifest,
     StratumCount,
     TokenizerEntry,
 )
-from protclip.data.pairs import TAKEN_COLUMNS, pairs_table
-from protclip.data.sampling import SPLITS, StratumRate, keep, order_keys, split_indices, stratum_rates
-from protclip.data.strata import read_entries, stratum_of, totals
+from protclip.data.sampling import FACTORS, SPLITS, active
+from protclip.data.strata import stratum_of
+from protclip.data.summary import add_stored, summarise
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import DataError
-from protclip.records import NUM_PROPERTIES, PAIRS_SCHEMA, PROPERTIES
+from protclip.records import NUM_PROPERTIES
 from protclip.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "sampling"
-OWNED = (*SPLITS, TOKENIZER_NAME, f"{TABLE_NAME}.md", f"{TABLE_NAME}.png")
-ORDER = "order"
-RUN_SCHEMA = PAIRS_SCHEMA.append(pa.field(ORDER, pa.uint64(), nullable=False))
-READ_COLUMNS = (*TAKEN_COLUMNS, *map(str, PROPERTIES), "reviewed")
+SYMBOLS = {"confidence": "C", "coverage": "R"}
+FURTHER_SAMPLE = "train-epoch-"
+PAIRS_PER_TASK = 65_536
+ROWS_PER_TASK = 2_000_000
+CELLS_PER_SHARD = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A file of strata that is not pruned."""
-
-    index: int
-    file: FileEntry
-    rate: StratumRate
-
-
-@dataclass(frozen=True, slots=True)
-class SampledPart:
-    """What a part gave.
-
-    Attributes:
-        index: Which part.
-        rows: Its entries.
-        kept: Pairs of the part's stratum.
-        runs: URI and rows of the run of each split that got any.
-    """
-
-    index: int
-    rows: int
-    kept: StratumCount
-    runs: Mapping[str, tuple[str, int]]
-
-
-def sample(config: SampleConfig) -> dict[str, object]:
+def sample(config: SampleConfig, conf_dir: Path = Path("conf")) -> dict[str, object]:
     """Draws pairs: shards per split, the tokenizer, a table, a picture, a manifest.
+
+    Run again after an interruption it goes on: what is finished is kept, and the data set has the bytes it
+    would have had.
+
+    Args:
+        config: What to draw.
+        conf_dir: Directory with `benchmarks/*.yaml`, for what is to be excluded.
 
     Returns:
         URI of pairs and manifest, rows per split, and the MLflow run id.
 
     Raises:
-        ConfigError: The target cannot be met, or the tokenizer cannot be had.
-        DataError: The strata are missing or damaged, the output cannot be used, or nothing is left to
-            train on.
+        BenchmarkError: A benchmark's file or data is wrong.
+        ConfigError: The target cannot be met, or the tokenizer or a table cannot be had.
+        DataError: The strata or a table are missing or damaged, the output cannot be used, or nothing is
+            left to train on.
     """
     source = StrataManifest.load(config.source)
-    rates = {(r.before.confidence, r.before.coverage): r for r in stratum_rates(source.strata, config)}
+    judge = Judge(config.source, Law.of(config), active(config.sampling.exponents))
+    if not judge.exponents:
+        # Refuses a target out of reach before any work; with entries' own factors only a survey can tell.
+        solved_scale(source.strata, stratum_population(source.strata, judge.law), config)
     tokenizer = TextTokenizer.load(config.tokenizer)
-    output = Output(config.output, PairsManifest, OWNED, overwrite=config.overwrite)
-    with output.staging() as staging, tracked(config, "sample") as tracker:
+    tables = _tables(config)
+    excluded = _excluded(config, conf_dir)
+    output = Output(config.output, PairsManifest, _owned(config), overwrite=config.overwrite)
+    settings = _settings(config, tokenizer, tables, excluded)
+    with output.staging(settings) as journal, tracked(config, "sample", journal) as tracker:
         connect()
-        parts = _parts(source, rates)
-        expected = sum(r.expected for r in rates.values())
-        cells = min(MAX_CELLS, 1 + int(expected) // config.rows_per_shard)
-        sampled = _sample_all(parts, config, tokenizer.to_json(), staging, cells)
-        runs = {split: [s.runs[split] for s in sampled if split in s.runs] for split in SPLITS}
-        if not runs["train"]:
+        judge = replace(judge, tables={kind: join(kind, uri, journal) for kind, uri in tables.items()})
+        judge, rates, drawing = _solved(judge, source, config, journal)
+        expected = sum(rate.expected for rate in rates)
+        cells = min(MAX_CELLS, 1 + CELLS_PER_SHARD * int(expected) // config.rows_per_shard)
+        draw = Draw(judge, config, tokenizer.to_json(), excluded, cells, journal.folder)
+        drawn, runs = draw_all(_parts(source, judge, rates, config), draw, journal)
+        if not runs["train"].rows:
             raise DataError(
                 f"{config.source}: no training pairs are left of {source.rows} entries; raise target_pairs, "
-                "or widen max_confidence and min_coverage"
+                "or widen sampling.max_confidence and sampling.min_coverage"
             )
-        output.clear()
-        splits = _merge_all(runs, config)
+        output.clear(journal)
+        splits, counts = write_shards(runs, config, journal)
         storage.write_bytes(storage.join(config.output, TOKENIZER_NAME), tokenizer.to_json().encode())
         manifest = PairsManifest(
             source=config.source,
             source_manifest_sha256=StrataManifest.digest(config.source),
             seed=config.seed,
             evidence=config.evidence,
+            max_text_tokens=config.max_text_tokens,
             tokenizer=TokenizerEntry(
                 source=config.tokenizer, fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size
             ),
-            strata=_sampled_strata(rates.values(), [s.kept for s in sampled]),
-            splits=splits,
+            strata=_sampled_strata(rates, drawn.kept),
+            splits={split: splits[split] for split in SPLITS},
+            resamples=tuple(found for split, found in splits.items() if split not in SPLITS),
+            drawing=drawing.model_copy(update={"corrupted": drawn.corrupted, "ungrouped": drawn.ungrouped}),
+            excluded=Excluded(total=drawn.num_excluded, benchmarks=dict(drawn.excluded)),
+            summary=summarise(add_stored(counts)),
         )
         assert manifest.rows == sum(s.after.total for s in manifest.strata)
-        _publish(manifest, rates.values(), config.output, tracker)
+        _publish(manifest, config.output, tracker)
         tracker.log_metrics({f"data/{name}": split.rows for name, split in splits.items()})
+        output.check()
         manifest.save(config.output)
         tracker.log_text(manifest.model_dump_json(indent=2), f"data/{MANIFEST_NAME}")
         tracker.set_tags({"data_manifest": PairsManifest.digest(config.output), "data": config.output})
@@ -126,127 +130,117 @@ def sample(config: SampleConfig) -> dict[str, object]:
         "manifest": storage.join(config.output, MANIFEST_NAME),
         "rows": {name: split.rows for name, split in splits.items()},
         "expected": round(expected, 1),
+        "excluded": drawn.num_excluded,
         "run_id": tracker.run_id,
     }
 
 
-def _parts(source: StrataManifest, rates: Mapping[tuple[int, int], StratumRate]) -> list[Part]:
-    """The files that can give pairs."""
-    return [
-        Part(index, file, rate)
-        for index, file in enumerate(source.files)
-        if (rate := rates[stratum_of(file.path)]).expected > 0
-    ]
+def _tables(config: SampleConfig) -> dict[str, str]:
+    """The tables that are needed, by kind."""
+    exponents = config.sampling.exponents
+    tables = {}
+    if config.clusters is not None and (config.splits.by == "cluster" or exponents.family):
+        tables["clusters"] = config.clusters
+    if config.consistency is not None and exponents.consistency:
+        tables["consistency"] = config.consistency
+    return tables
 
 
-def _sample_all(
-    parts: Sequence[Part], config: SampleConfig, tokenizer_json: str, staging: str, cells: int
-) -> list[SampledPart]:
-    """Phase 1; the results in the order of the parts."""
-    run = functools.partial(
-        _sample_part, config=config, tokenizer_json=tokenizer_json, staging=staging, cells=cells
-    )
-    results: list[SampledPart] = []
-    num_pairs = 0
-    with progress("sampling", " entries", sum(part.file.rows for part in parts)) as bar:
-        for result in run_stages(parts, Stage(run)):
-            results.append(result)
-            num_pairs += result.kept.total
-            bar.set_postfix_str(f"{num_pairs:,} pairs", refresh=False)
-            bar.update(result.rows)
-    return sorted(results, key=lambda result: result.index)
+def _excluded(config: SampleConfig, conf_dir: Path) -> dict[str, np.ndarray]:
+    """Identities of the test sequences of the benchmarks, sorted."""
+    if not (config.exclude.enabled and config.exclude.benchmarks):
+        return {}
+    # Workers import this module, but have no use for torch.
+    from protclip.evaluation.leaks import held_out_sequences
+
+    found = held_out_sequences(config.exclude.benchmarks, config.exclude.data_root, conf_dir)
+    return {name: np.unique(content_ids(pa.array(texts, pa.string()))) for name, texts in found.items()}
 
 
-def _sample_part(
-    part: Part, *, config: SampleConfig, tokenizer_json: str, staging: str, cells: int
-) -> Iterable[SampledPart]:
-    """Task: one part of a stratum becomes a run per split."""
-    encode = _tokenizer(tokenizer_json).encode
-    rate = part.rate
-    pieces = [PAIRS_SCHEMA.empty_table()]
-    reviewed = unreviewed = 0
-    wanted = {"reviewed": rate.reviewed > 0, "unreviewed": rate.unreviewed > 0}
-    for entries in read_entries(config.source, part.file, READ_COLUMNS, **wanted):
-        is_reviewed = entries["reviewed"].to_numpy()
-        rates = np.where(is_reviewed, rate.reviewed, rate.unreviewed)
-        chosen = keep(entries["sampling_key"].to_numpy(), rates, config.seed)
-        reviewed += int((chosen & is_reviewed).sum())
-        unreviewed += int((chosen & ~is_reviewed).sum())
-        pieces.append(
-            pairs_table(entries.filter(pa.array(chosen)), encode, config.evidence, config.max_text_tokens)
-        )
-    pairs = pa.concat_tables(pieces)
-    keys = pairs["sampling_key"].to_numpy()
-    pairs = pairs.append_column(RUN_SCHEMA.field(ORDER), pa.array(order_keys(keys, config.seed)))
-    indices = split_indices(keys, config.seed, config.valid_share, config.test_share)
-    runs: dict[str, tuple[str, int]] = {}
-    for index, split in enumerate(SPLITS):
-        rows = np.flatnonzero(indices == index)
-        if rows.size:
-            uri = storage.join(staging, split, f"{part.index:06d}.arrow")
-            write_run(uri, pairs.take(pa.array(rows)), ORDER, cells)
-            runs[split] = uri, len(rows)
-    before = rate.before
-    kept = StratumCount(
-        confidence=before.confidence, coverage=before.coverage, reviewed=reviewed, unreviewed=unreviewed
-    )
-    yield SampledPart(part.index, part.file.rows, kept, runs)
+def _owned(config: SampleConfig) -> list[str]:
+    """What may lie beside the manifest, further samples of an earlier data set included."""
+    names = [*split_samples(config.sampling.epochs), TOKENIZER_NAME, f"{TABLE_NAME}.md", f"{TABLE_NAME}.png"]
+    if storage.exists(config.output):
+        prefix = config.output.rstrip("/") + "/"
+        found = {
+            file.uri.removeprefix(prefix).partition("/")[0] for file in storage.list_files(config.output)
+        }
+        names += sorted(name for name in found if name.startswith(FURTHER_SAMPLE))
+    return [*dict.fromkeys(names)]
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizer(text: str) -> TextTokenizer:
-    """The tokenizer of a worker process, built once."""
-    return TextTokenizer.from_json(text)
-
-
-def _merge_all(runs: Mapping[str, Sequence[tuple[str, int]]], config: SampleConfig) -> dict[str, Split]:
-    """Phase 2; every split is there, an empty one without files."""
-    items = [
-        (split, keys)
-        for split in SPLITS
-        for keys in ranges_for(sum(rows for _, rows in runs[split]), config.rows_per_shard)
-    ]
-    merge = functools.partial(
-        _merge,
-        runs={split: [uri for uri, _ in runs[split]] for split in SPLITS},
-        output=config.output,
-        row_group_rows=config.row_group_rows,
-    )
-    files: dict[str, list[FileEntry]] = {split: [] for split in SPLITS}
-    with progress("writing pairs", " shards", len(items)) as bar:
-        for split, file in run_stages(items, Stage(merge)):
-            if file is not None:
-                files[split].append(file)
-            bar.update()
+def _settings(
+    config: SampleConfig,
+    tokenizer: TextTokenizer,
+    tables: dict[str, str],
+    excluded: dict[str, np.ndarray],
+) -> dict[str, object]:
+    """What decides what the intermediate files hold."""
+    files = {kind: [(f, storage.version(f)) for f in find_files(kind, uri)] for kind, uri in tables.items()}
     return {
-        split: Split(rows=sum(f.rows for f in found), files=tuple(sorted(found, key=lambda f: f.path)))
-        for split, found in files.items()
+        **config.model_dump(mode="json", exclude={"output", "overwrite", "tracking"}),
+        "strata": StrataManifest.digest(config.source),
+        "tokenizer": tokenizer.fingerprint,
+        "tables": files,
+        "excluded": {name: hashlib.sha256(ids.tobytes()).hexdigest() for name, ids in excluded.items()},
     }
 
 
-def _merge(
-    item: tuple[str, KeyRange], *, runs: Mapping[str, Sequence[str]], output: str, row_group_rows: int
-) -> Iterable[tuple[str, FileEntry | None]]:
-    """Task: one range of the order becomes a shard."""
-    split, keys = item
-    pairs = read_range(runs[split], keys, ORDER, RUN_SCHEMA)
-    if not len(pairs):
-        yield split, None
-        return
-    pairs = pairs.sort_by([(ORDER, "ascending"), ("accession", "ascending")]).drop_columns(ORDER)
-    path = f"{split}/shard-{keys.index:05d}.parquet"
-    stored = storage.write_parquet(storage.join(output, path), pairs, row_group_rows)
-    yield split, FileEntry.of(path, stored, len(pairs), row_group_rows)
+def _solved(
+    judge: Judge, source: StrataManifest, config: SampleConfig, journal: Journal
+) -> tuple[Judge, tuple[StratumRate, ...], Drawing]:
+    """The judge with its scale and facts, the rates of the strata, and how it all came about."""
+    sampling, missing = config.sampling, {}
+    if judge.exponents:
+        facts, missing = find_facts(judge, source, sampling.dated, journal)
+        if "date" in judge.exponents:
+            sampling = sampling.model_copy(
+                update={"dated": EPOCH.fromordinal(EPOCH.toordinal() + facts.dated)}
+            )
+        judge = replace(judge, facts=ray.put(facts))
+        population = find_population(judge, source, journal)
+    else:
+        population = stratum_population(source.strata, judge.law)
+    scale = solved_scale(source.strata, population, config)
+    drawing = Drawing(
+        sampling=sampling,
+        scale=scale,
+        missing=missing,
+        splits=config.splits,
+        tables={kind: table.entry for kind, table in judge.tables.items()},
+    )
+    judge = replace(judge, law=replace(judge.law, scale=scale))
+    return judge, stratum_rates(source.strata, population, scale, config), drawing
 
 
-def _sampled_strata(rates: Iterable[StratumRate], kept: Iterable[StratumCount]) -> tuple[SampledStratum, ...]:
+def _parts(
+    source: StrataManifest, judge: Judge, rates: Iterable[StratumRate], config: SampleConfig
+) -> list[Part]:
+    """The files that can give pairs, in parts of about as many pairs as a task holds."""
+    shares = {
+        (rate.before.confidence, rate.before.coverage): rate.expected / max(1, rate.before.total)
+        for rate in rates
+    }
+    files = [file for file in source.files if any(judge.wanted(file).values())]
+    sizes = [
+        max(
+            file.rows * min(1.0, config.sampling.epochs * shares[stratum_of(file.path)]) / PAIRS_PER_TASK,
+            file.rows / ROWS_PER_TASK,
+        )
+        for file in files
+    ]
+    return packed(files, sizes, 1.0)
+
+
+def _sampled_strata(rates: Sequence[StratumRate], kept: Iterable[StratumCount]) -> tuple[SampledStratum, ...]:
     """Counts before and after, per stratum."""
-    after = {(count.confidence, count.coverage): count for count in totals(kept)}
+    after = {(count.confidence, count.coverage): count for count in kept}
     return tuple(
         SampledStratum(
             confidence=rate.before.confidence,
             coverage=rate.before.coverage,
             rate=rate.unreviewed,
+            reviewed_rate=rate.reviewed,
             before=rate.before,
             after=after[rate.before.confidence, rate.before.coverage],
         )
@@ -254,14 +248,14 @@ def _sampled_strata(rates: Iterable[StratumRate], kept: Iterable[StratumCount]) 
     )
 
 
-def _publish(manifest: PairsManifest, rates: Iterable[StratumRate], output: str, tracker: Tracker) -> None:
-    """Shows and keeps the entries before and after."""
+def _publish(manifest: PairsManifest, output: str, tracker: Tracker) -> None:
+    """Shows and keeps the entries before and after, and what else there is to know of the draw."""
     columns = ("C", "R", "entries", "Swiss-Prot", "rate", "expected", "pairs", "Swiss-Prot pairs", "share")
     publish(
         TABLE_NAME,
         output,
         tracker,
-        title="Property-driven sampling by confidence C and coverage R",
+        title=f"Property-driven sampling by confidence C and coverage R: {_formula(manifest.drawing)}",
         columns=columns,
         rows=[
             (
@@ -269,16 +263,68 @@ def _publish(manifest: PairsManifest, rates: Iterable[StratumRate], output: str,
                 f"{s.coverage}/{NUM_PROPERTIES}",
                 f"{s.before.total:,}",
                 f"{s.before.reviewed:,}",
-                f"{s.rate:.4g}",
-                f"{rate.expected:,.1f}",
+                f"{s.rate:.4g}" if s.before.unreviewed else "–",
+                f"{s.expected:,.1f}",
                 f"{s.after.total:,}",
                 f"{s.after.reviewed:,}",
                 f"{s.after.total / manifest.rows:.2%}",
             )
-            for s, rate in zip(manifest.strata, rates, strict=True)
+            for s in manifest.strata
         ],
         panels=[
             ("before", [s.before for s in manifest.strata]),
+            ("expected", [_rounded(s) for s in manifest.strata]),
             ("after", [s.after for s in manifest.strata]),
         ],
+        notes=_notes(manifest),
     )
+
+
+def _formula(drawing: Drawing) -> str:
+    """The weight of an entry in a line."""
+    factors = active(drawing.sampling.exponents, tuple(FACTORS))
+    powers = [f"{SYMBOLS.get(name, name)}^{exponent:g}" for name, exponent in factors.items()]
+    scale = [f"{drawing.scale:.4g}"] if drawing.scale != 1 else []
+    return " · ".join([*scale, *powers]) or "1"
+
+
+def _rounded(stratum: SampledStratum) -> StratumCount:
+    """What a stratum was expected to give, for the picture."""
+    before = stratum.before
+    return before.model_copy(
+        update={
+            "reviewed": round(before.reviewed * stratum.reviewed_rate),
+            "unreviewed": round(before.unreviewed * stratum.rate),
+        }
+    )
+
+
+def _notes(manifest: PairsManifest) -> list[str]:
+    """What the table of strata does not tell."""
+    drawing, excluded = manifest.drawing, manifest.excluded
+    splits = ", ".join(f"{name} {split.rows:,}" for name, split in manifest.splits.items())
+    notes = [f"pairs: {splits}, split by {drawing.splits.by}"]
+    if manifest.resamples:
+        rows = ", ".join(f"{split.rows:,}" for split in manifest.resamples)
+        notes.append(f"further training samples of the same law: {rows}")
+    notes += [
+        f"{count:,} entries state nothing for {name} and count as the median"
+        for name, count in drawing.missing.items()
+        if count
+    ]
+    if drawing.ungrouped:
+        notes.append(f"{drawing.ungrouped:,} pairs without {drawing.splits.by}: split by their sequence")
+    if drawing.sampling.corrupt_confidence:
+        share = drawing.sampling.corrupt_confidence
+        notes.append(
+            f"{drawing.corrupted:,} entries drawn by a false confidence (corrupt_confidence={share:g})"
+        )
+    notes += [
+        f"{kind} from {table.uri}: {table.rows:,} accessions, {table.unreadable:,} unreadable rows, "
+        f"{table.repeated:,} repeated"
+        for kind, table in drawing.tables.items()
+    ]
+    if excluded.benchmarks:
+        parts = ", ".join(f"{name} {count:,}" for name, count in excluded.benchmarks.items())
+        notes.append(f"{excluded.total:,} entries left out because their sequence is tested on: {parts}")
+    return notes

@@ -43,8 +43,11 @@ def ranges_for(rows: int, rows_per_range: int) -> list[KeyRange]:
     return key_ranges(max(1, -(-rows // rows_per_range)))
 
 
-def write_run(uri: str, table: pa.Table, key: str, cells: int) -> None:
+def write_run(uri: str, table: pa.Table, key: str, cells: int) -> tuple[int, ...]:
     """Sorts a table by a uint64 column and stores it as a run.
+
+    Returns:
+        The rows of each cell.
 
     Raises:
         DataError: It cannot be written.
@@ -60,6 +63,7 @@ def write_run(uri: str, table: pa.Table, key: str, cells: int) -> None:
         with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema, options=options) as writer:
             for start, stop in pairwise(bounds):
                 writer.write_batch(batch.slice(start, stop - start))
+    return tuple(stop - start for start, stop in pairwise(bounds))
 
 
 def read_range(runs: Sequence[str], keys: KeyRange, key: str, schema: pa.Schema) -> pa.Table:
@@ -75,18 +79,19 @@ def read_range(runs: Sequence[str], keys: KeyRange, key: str, schema: pa.Schema)
 
 def _read_cells(uri: str, keys: KeyRange, key: str) -> pa.Table:
     """One run's rows in a range."""
-    with storage.open_input(uri, random=True) as file:
-        try:
+    try:
+        with storage.open_input(uri, random=True) as file:
             reader = pa.ipc.open_file(file)
             cells = reader.num_record_batches
             first, last = keys.start * cells // KEY_SPACE, (keys.stop - 1) * cells // KEY_SPACE
             table = pa.Table.from_batches(
                 [reader.get_batch(i) for i in range(first, last + 1)], reader.schema
             )
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{uri}: this intermediate file cannot be read: {error}; run the job again"
-            ) from error
+    except (DataError, pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{uri}: this intermediate file cannot be read: {error}; run the job again, and if that does "
+            "not help, remove the folder of intermediate files before"
+        ) from error
     values = table[key].to_numpy()
     start = int(np.searchsorted(values, np.uint64(keys.start)))
     stop = int(np.searchsorted(values, np.uint64(keys.stop - 1), side="right"))

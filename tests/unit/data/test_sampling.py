@@ -4,28 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protclip.config.data import ExponentsConfig, SampleConfig
+from protclip.config.data import ExponentsConfig, SamplingConfig
 from protclip.data import sampling
-from protclip.data.manifest import StratumCount
 from protclip.errors import ConfigError
-from protclip.records import CONFIDENCE_LEVELS, COVERAGE_LEVELS, sampling_keys
+from protclip.records import sampling_keys
 
 KEYS = sampling_keys([f"A{i:07d}" for i in range(50_000)])
-ALL = [(c, r) for c in CONFIDENCE_LEVELS for r in COVERAGE_LEVELS]
-
-
-def strata(reviewed: int = 10, unreviewed: int = 1000) -> list[StratumCount]:
-    return [
-        StratumCount(confidence=c, coverage=r, reviewed=reviewed, unreviewed=unreviewed * c) for c, r in ALL
-    ]
-
-
-def config(**values: object) -> SampleConfig:
-    return SampleConfig.model_validate({"source": "a", "output": "b", **values})
-
-
-def by_stratum(rates: tuple[sampling.StratumRate, ...]) -> dict[tuple[int, int], sampling.StratumRate]:
-    return {(r.before.confidence, r.before.coverage): r for r in rates}
 
 
 def test_splitmix64_gives_the_published_values() -> None:
@@ -50,53 +34,59 @@ def test_keep_is_pinned_for_all_time() -> None:
     assert np.flatnonzero(chosen[:30]).tolist() == [2, 4, 5, 8, 11, 12, 13, 16, 20, 21, 25, 26, 28]
 
 
-def test_stratum_rates_are_the_papers() -> None:
-    rates = by_stratum(sampling.stratum_rates(strata(), config(keep_reviewed=False)))
-    for (c, r), rate in rates.items():
-        expected = c**-3 * (r / 4) ** 0.5 if c <= 3 and r >= 3 else 0.0
-        assert rate.unreviewed == pytest.approx(expected, abs=1e-15)
-        assert rate.reviewed == rate.unreviewed
-
-
-def test_stratum_rates_keep_every_reviewed_entry_even_of_discarded_strata() -> None:
-    rates = by_stratum(sampling.stratum_rates(strata(), config()))
-    assert {rate.reviewed for rate in rates.values()} == {1.0}
-    assert rates[5, 1].unreviewed == 0.0
-    assert rates[5, 1].expected == 10
-
-
-def test_stratum_rates_without_exponents_are_uniform() -> None:
-    rates = sampling.stratum_rates(
-        strata(),
-        config(
-            exponents={"confidence": 0, "coverage": 0}, max_confidence=5, min_coverage=1, target_pairs=20_200
-        ),
-    )
-    assert {round(rate.unreviewed, 12) for rate in rates} == {round((20_200 - 200) / 60_000, 12)}
-
-
 def test_every_factor_has_an_exponent_and_the_other_way_round() -> None:
     assert set(sampling.FACTORS) == set(ExponentsConfig.model_fields)
+    assert set(sampling.STRATUM_FACTORS) | set(sampling.ENTRY_FACTORS) == set(sampling.FACTORS)
 
 
-@pytest.mark.parametrize("keep_reviewed", [True, False])
-def test_stratum_rates_expect_the_target(keep_reviewed: bool) -> None:
-    rates = sampling.stratum_rates(strata(), config(target_pairs=3000, keep_reviewed=keep_reviewed))
-    assert sum(rate.expected for rate in rates) == pytest.approx(3000, rel=1e-12)
+def test_stratum_weights_are_the_papers() -> None:
+    table = sampling.stratum_weights(SamplingConfig())
+    for c in range(1, 6):
+        for r in range(1, 5):
+            expected = c**-3 * (r / 4) ** 0.5 if c <= 3 and r >= 3 else 0.0
+            assert table[c - 1, r - 1] == pytest.approx(expected, rel=1e-15)
 
 
-@pytest.mark.parametrize("target", [199, 12_201])
-def test_stratum_rates_refuse_a_target_out_of_reach(target: int) -> None:
-    with pytest.raises(
-        ConfigError, match=r"target_pairs=\d+ cannot be met: these strata give 200 to 12200 pairs"
-    ):
-        sampling.stratum_rates(strata(), config(target_pairs=target))
+def test_weights_are_the_product_of_the_factors() -> None:
+    traits = {
+        "confidence": [1, 3],
+        "coverage": [4, 1],
+        "date": [0.0, 9.0],
+        "family": [1, 400],
+        "length": [350, 700],
+        "consistency": [1.0, -0.5],
+    }
+    exponents = {
+        "confidence": -3,
+        "coverage": 0.5,
+        "date": 2,
+        "family": -0.5,
+        "length": 1.5,
+        "consistency": 3,
+    }
+    arrays = {name: np.array(values, np.float64) for name, values in traits.items()}
+    expected = [1.0, 3**-3 * 0.5 * 0.1**2 * 0.05 * 2**1.5 * 0.25**3]
+    assert sampling.weights(arrays, exponents) == pytest.approx(expected, rel=1e-14)
+    assert sampling.weights(arrays, {}) == 1.0
 
 
-@pytest.mark.parametrize("target", [200, 12_200])
-def test_stratum_rates_reach_both_ends(target: int) -> None:
-    rates = sampling.stratum_rates(strata(), config(target_pairs=target))
-    assert sum(rate.expected for rate in rates) == pytest.approx(target, rel=1e-12)
+def test_weights_refuse_infinity() -> None:
+    with pytest.raises(ConfigError, match=r"'consistency': -1\.0.*give infinite weights"):
+        sampling.weights({"consistency": np.array([-1.0])}, {"consistency": -1.0})
+
+
+@given(hnp.arrays(np.float64, 20, elements=st.floats(1e-30, 1e30)))
+def test_weight_bins_are_near_their_weights(values: np.ndarray) -> None:
+    bins = sampling.weight_bins(values)
+    assert sampling.bin_values(bins) == pytest.approx(values, rel=0.00034)
+    assert (sampling.weight_bins(np.array([0.25, 1.0, 8.0])) == [-2048, 0, 3072]).all()
+
+
+@given(st.dictionaries(st.integers(-50, 50), st.integers(1, 9), min_size=1))
+def test_typical_is_the_lower_median(counts: dict[int, int]) -> None:
+    values = sorted(value for value, count in counts.items() for _ in range(count))
+    assert sampling.typical(counts, default=99) == values[(len(values) - 1) // 2]
+    assert sampling.typical({}, default=99) == 99
 
 
 @settings(max_examples=200, deadline=None)
@@ -156,7 +146,7 @@ def test_streams_and_seeds_are_independent() -> None:
     halves = [
         sampling.hashes(KEYS, seed, stream) >> np.uint64(63) for seed in (0, 1) for stream in sampling.Stream
     ]
-    assert (np.abs(np.corrcoef(halves) - np.eye(6)) < 4.5 / len(KEYS) ** 0.5).all()
+    assert (np.abs(np.corrcoef(halves) - np.eye(len(halves))) < 4.5 / len(KEYS) ** 0.5).all()
 
 
 def test_split_indices_have_the_shares_and_nest() -> None:
@@ -173,3 +163,41 @@ def test_order_keys_are_a_permutation_without_trend() -> None:
     ranks = np.argsort(np.argsort(order))
     assert abs(np.corrcoef(ranks, np.arange(len(KEYS)))[0, 1]) < 4.5 / len(KEYS) ** 0.5
     assert (sampling.order_keys(KEYS, 1) != order).all()
+
+
+def test_keep_of_further_epochs_is_another_sample_of_the_same_rate() -> None:
+    samples = np.stack([sampling.keep(KEYS, 0.3, 5, epoch) for epoch in range(4)])
+    assert (samples[0] == sampling.keep(KEYS, 0.3, 5)).all()
+    assert (samples == [sampling.keep(KEYS, 0.3, 5, epoch) for epoch in range(4)]).all()
+    together = samples.astype(float) @ samples.T / len(KEYS)
+    expected = np.where(np.eye(4, dtype=bool), 0.3, 0.09)
+    assert (np.abs(together - expected) < 4.5 * (expected / len(KEYS)) ** 0.5).all()
+    orders = [sampling.order_keys(KEYS, 5, epoch) for epoch in range(2)]
+    assert abs(np.corrcoef(np.argsort(orders[0]), np.argsort(orders[1]))[0, 1]) < 4.5 / len(KEYS) ** 0.5
+
+
+def test_corrupted_replaces_a_share_by_each_other_level_alike() -> None:
+    levels = np.full(len(KEYS), 3)
+    assert (sampling.corrupted(KEYS, levels, 0, 0.0) == levels).all()
+    changed = sampling.corrupted(KEYS, levels, 0, 0.2)
+    shares = np.bincount(changed, minlength=6)[1:] / len(KEYS)
+    assert shares == pytest.approx([0.05, 0.05, 0.8, 0.05, 0.05], abs=0.006)
+    all_changed = sampling.corrupted(KEYS, levels, 0, 1.0)
+    assert not (all_changed == levels).any()
+    assert set(all_changed.tolist()) == {1, 2, 4, 5}
+
+
+@settings(max_examples=40, deadline=None)
+@given(low=st.floats(0, 1), high=st.floats(0, 1), seed=st.integers(0, 2**40))
+def test_corrupted_of_a_larger_share_changes_a_superset_alike(low: float, high: float, seed: int) -> None:
+    low, high = sorted((low, high))
+    levels = np.arange(2000) % 5 + 1
+    few, many = (sampling.corrupted(KEYS[:2000], levels, seed, share) for share in (low, high))
+    assert (many[few != levels] == few[few != levels]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups=hnp.arrays(np.uint64, 60, elements=st.integers(0, 12)), seed=st.integers(0, 2**40))
+def test_split_indices_never_part_a_group(groups: np.ndarray, seed: int) -> None:
+    indices = sampling.split_indices(groups, seed, valid_share=0.3, test_share=0.3)
+    assert all(len(set(indices[groups == group].tolist())) == 1 for group in set(groups.tolist()))
