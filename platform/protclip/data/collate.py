@@ -4,15 +4,14 @@ What is masked in a protein depends on (seed, epoch, sampling key) alone, so it 
 the number of workers, the batch it falls into, or a restart.
 """
 
-import itertools
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from protclip.config.schema import MaskingConfig
+from protclip.data.pairs import token_lists
 from protclip.records import NUM_PROPERTIES, PROPERTIES
 from protclip.tensors import MASK, PAD, Batch, tokenize_residues
 
@@ -133,7 +132,7 @@ class Collator:
 
     def _texts(self, rows: pa.Table) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Token ids of each biotext, and of each property text row by row; empty when absent."""
-        columns = [_slices(rows.column(str(p))) for p in PROPERTIES]
+        columns = [token_lists(rows.column(str(p))) for p in PROPERTIES]
         biotexts, properties = [], []
         for pieces in zip(*columns, strict=True):
             biotexts.append(self._wrap(np.concatenate(pieces)))
@@ -157,12 +156,3 @@ class Collator:
         """True on real tokens."""
         lengths = torch.tensor([len(t) for t in texts])
         return torch.arange(padded.shape[1])[None] < lengths[:, None]
-
-
-def _slices(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """Each list of a list<uint16> column as an array, without copying per element."""
-    array = cast("pa.LargeListArray", column.combine_chunks())
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    offsets, values = array.offsets.to_numpy(), array.values.to_numpy()
-    return [values[a:b] for a, b in itertools.pairwise(offsets)]

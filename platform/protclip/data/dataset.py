@@ -3,27 +3,40 @@
 The order of an epoch is a function of (seed, epoch): row groups are permuted, then the rows inside
 each. Global batch g is rows [g·G, (g+1)·G) of that order and rank r takes its r-th slice. The whole
 state is therefore (epoch, g); resuming is exact, costs nothing, and works in the middle of an epoch
-and with another number of workers.
+and with another number of workers. Where further samples of the same law were drawn, epochs take
+turns with them, so that one epoch may be longer than another.
+
+What is read: a row group comes by one request and is decoded whole, since its rows are permuted, but
+only in the columns training needs. With P = G / world_size pairs per rank and row groups of R rows, a
+rank reads about min(G, P + R) rows for each step: every row group once per epoch when R is at least G,
+else the P rows it needs and what else lies in the row groups at the ends of its slice.
 """
 
+import functools
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from protclip import storage
 from protclip.data.collate import Collator
-from protclip.data.manifest import PairsManifest
+from protclip.data.lookahead import LookAhead
+from protclip.data.manifest import PairsManifest, Split
 from protclip.errors import DataError
+from protclip.records import PROPERTIES
+from protclip.storage import RowGroups, join
 from protclip.tensors import Batch
 
-CACHED_ROW_GROUPS = 4
-PREFETCHED_BATCHES = 2
+COLUMNS = ("sequence", *map(str, PROPERTIES), "sampling_key")
+AHEAD_ROW_GROUPS = 16
+AHEAD_BYTES = 32 * 2**20
+"""Most row groups a rank holds or waits for, and their size in all, as stored; decoded they take two to
+three times that."""
+PREFETCHED_BATCHES = 4
 
 
 class Position(NamedTuple):
@@ -33,13 +46,37 @@ class Position(NamedTuple):
     batch_index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _RowGroup:
-    """One row group of one shard."""
+class Place(NamedTuple):
+    """The row group that is the `place`-th of an epoch's order."""
 
-    uri: str
-    index: int
-    rows: int
+    epoch: int
+    place: int
+
+
+class Piece(NamedTuple):
+    """Rows that follow each other in an epoch's order and lie in one row group.
+
+    Attributes:
+        where: Their row group.
+        start: First of them in the order of the row group's rows.
+        stop: Last of them, plus 1.
+    """
+
+    where: Place
+    start: int
+    stop: int
+
+
+class _Sample:
+    """The files of one sample, its row groups numbered through."""
+
+    def __init__(self, uri: str, split: Split) -> None:
+        self.files = [RowGroups(join(uri, f.path), f.num_bytes, f.row_groups) for f in split.files]
+        self.bytes_per_row = [f.num_bytes / f.rows for f in split.files]
+        counts = [len(f.row_groups) for f in split.files]
+        self.rows = np.array([rows for f in split.files for rows in f.row_groups], dtype=np.int64)
+        self.file_of = np.repeat(np.arange(len(counts)), counts)
+        self.first_of = np.cumsum([0, *counts])
 
 
 class PairsDataset:
@@ -61,50 +98,85 @@ class PairsDataset:
         self.uri = uri
         self.split = split
         self._seed = seed
-        self._groups = [
-            _RowGroup(storage.join(uri, file.path), index, rows)
-            for file in manifest.splits[split].files
-            for index, rows in enumerate(file.row_groups)
-        ]
-        self._cache: OrderedDict[_RowGroup, pa.Table] = OrderedDict()
-        self._order: tuple[int, np.ndarray, np.ndarray] | None = None
+        splits = manifest.train_samples if split == "train" else (manifest.splits[split],)
+        self._samples = [_Sample(uri, split) for split in splits]
+        # Two, since reading ahead passes into the next epoch.
+        self._order = functools.lru_cache(maxsize=2)(self._make_order)
+        self._last: tuple[Place, pa.Table] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Number of epochs after which the same pairs come again."""
+        return len(self._samples)
+
+    def num_pairs(self, epoch: int) -> int:
+        """Pairs of an epoch."""
+        return int(self._sample(epoch).rows.sum())
 
     def __len__(self) -> int:
-        """Number of pairs."""
-        return sum(group.rows for group in self._groups)
+        """Pairs of the first epoch; of every epoch unless further samples were drawn."""
+        return self.num_pairs(0)
 
     def rows(self, epoch: int, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop) of the epoch's order."""
-        order, starts = self._epoch_order(epoch)
-        pieces = []
+        """Rows [start, stop) of the epoch's order, in the columns training needs.
+
+        The row group read last is kept, so that calls that go forward read each one once.
+
+        Raises:
+            DataError: A file is missing, damaged, or not the one in the manifest.
+        """
+        tables = []
+        for piece in self.pieces(epoch, start, stop):
+            if self._last is None or self._last[0] != piece.where:
+                self._last = piece.where, self.read(piece.where)
+            tables.append(self.select(piece, self._last[1]))
+        return pa.concat_tables(tables)
+
+    def pieces(self, epoch: int, start: int, stop: int) -> Iterator[Piece]:
+        """Where rows [start, stop) of the epoch's order lie, in order."""
+        order, starts = self._order(epoch)
+        rows = self._sample(epoch).rows
         for place in range(int(np.searchsorted(starts, start, "right")) - 1, len(order)):
             first = int(starts[place])
             if first >= stop:
                 break
-            index = int(order[place])
-            group = self._groups[index]
-            within = np.random.default_rng([self._seed, epoch, index]).permutation(group.rows)
-            taken = within[max(start - first, 0) : stop - first]
-            pieces.append(self._read(group).take(pa.array(taken)))
-        return pa.concat_tables(pieces)
+            last = min(stop - first, int(rows[order[place]]))
+            yield Piece(Place(epoch, place), max(start - first, 0), last)
 
-    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, where: Place) -> pa.Table:
+        """A whole row group; several threads may read at the same time.
+
+        Raises:
+            DataError: Its file is missing, damaged, or not the one in the manifest.
+        """
+        sample, group = self._sample(where.epoch), self._group(where)
+        file = int(sample.file_of[group])
+        return sample.files[file].read(group - int(sample.first_of[file]), COLUMNS)
+
+    def stored_bytes(self, where: Place) -> int:
+        """What a row group takes in its file, about."""
+        sample, group = self._sample(where.epoch), self._group(where)
+        return int(sample.rows[group] * sample.bytes_per_row[sample.file_of[group]])
+
+    def select(self, piece: Piece, table: pa.Table) -> pa.Table:
+        """The rows of a piece, out of its row group."""
+        rng = np.random.default_rng([self._seed, piece.where.epoch, self._group(piece.where)])
+        return table.take(pa.array(rng.permutation(len(table))[piece.start : piece.stop]))
+
+    def _sample(self, epoch: int) -> _Sample:
+        """What an epoch reads."""
+        return self._samples[epoch % len(self._samples)]
+
+    def _group(self, where: Place) -> int:
+        """Number of a row group in its sample."""
+        return int(self._order(where.epoch)[0][where.place])
+
+    def _make_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Permutation of the row groups, and the position at which each begins."""
-        if self._order is None or self._order[0] != epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._groups))
-            sizes = np.array([self._groups[i].rows for i in order], dtype=np.int64)
-            self._order = epoch, order, np.cumsum(sizes) - sizes
-        return self._order[1], self._order[2]
-
-    def _read(self, group: _RowGroup) -> pa.Table:
-        """One row group, from the cache when it was read lately."""
-        if group not in self._cache:
-            with storage.parquet_file(group.uri) as file:
-                self._cache[group] = file.read_row_group(group.index)
-            if len(self._cache) > CACHED_ROW_GROUPS:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(group)
-        return self._cache[group]
+        rows = self._sample(epoch).rows
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(rows))
+        sizes = rows[order]
+        return order, np.cumsum(sizes) - sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +197,11 @@ class LoadedBatch:
 
 
 class BatchIterator:
-    """Endless batches of one rank from a position on, read and masked ahead by a thread.
+    """Endless batches of one rank from a position on, made ahead by a thread.
+
+    Row groups are fetched and decoded by threads of their own, up to `AHEAD_ROW_GROUPS` or `AHEAD_BYTES`
+    ahead, also across the border of an epoch. That, `PREFETCHED_BATCHES` + 2 batches and the footers of
+    the files (see `RowGroups`) are all the memory taken. Nothing is shared between ranks.
 
     Args:
         dataset: The split.
@@ -137,7 +213,7 @@ class BatchIterator:
         pin_memory: Whether batches go to page-locked memory.
 
     Raises:
-        DataError: The split has less than one global batch.
+        DataError: The split, in any epoch, has less than one global batch.
     """
 
     def __init__(
@@ -150,10 +226,10 @@ class BatchIterator:
         start: Position,
         pin_memory: bool = False,
     ) -> None:
-        self._batches_per_epoch = len(dataset) // global_batch
-        if not self._batches_per_epoch:
+        fewest = min(map(dataset.num_pairs, range(dataset.num_samples)))
+        if fewest < global_batch:
             raise DataError(
-                f"{dataset.uri}: {len(dataset)} {dataset.split} pairs are fewer than one global batch of "
+                f"{dataset.uri}: {fewest} {dataset.split} pairs are fewer than one global batch of "
                 f"{global_batch}; lower train.global_batch or sample more pairs"
             )
         assert global_batch % world_size == 0, "checked by PretrainConfig"
@@ -165,8 +241,17 @@ class BatchIterator:
         self._start = start
         self._pin_memory = pin_memory
 
+    def batches_per_epoch(self, epoch: int) -> int:
+        """Whole global batches of an epoch; the pairs left over are not seen in it."""
+        return self._dataset.num_pairs(epoch) // self._global_batch
+
     def __iter__(self) -> Generator[LoadedBatch, None, None]:
-        """Yields batches in order; the reading thread ends when the iterator is closed."""
+        """Yields batches in order; the reading threads end when the iterator is closed.
+
+        Raises:
+            DataError: A file is missing, damaged, or not the one in the manifest; raised in place of the
+                first batch that needs it.
+        """
         ready: queue.Queue[LoadedBatch | BaseException] = queue.Queue(PREFETCHED_BATCHES)
         stop = threading.Event()
         thread = threading.Thread(target=self._fill, args=(ready, stop), name="batches", daemon=True)
@@ -181,34 +266,54 @@ class BatchIterator:
             stop.set()
             while thread.is_alive():
                 try:
-                    ready.get(timeout=0.05)
+                    ready.get(timeout=0.01)
                 except queue.Empty:
                     continue
             thread.join()
 
     def _fill(self, ready: "queue.Queue[LoadedBatch | BaseException]", stop: threading.Event) -> None:
-        """Loads batch after batch until told to stop; a failure is handed to the consumer."""
-        position = self._start
-        while not stop.is_set():
-            try:
-                loaded = self._load(position)
-            except BaseException as error:  # noqa: BLE001 - it is raised again where the batch is awaited
-                ready.put(error)
-                return
-            ready.put(loaded)
-            position = loaded.after
+        """Makes batch after batch until told to stop; a failure is handed to the consumer."""
+        data = self._dataset
+        try:
+            with LookAhead(
+                self._places(), data.read, data.stored_bytes, AHEAD_ROW_GROUPS, AHEAD_BYTES
+            ) as ahead:
+                for position in self._positions():
+                    if stop.is_set():
+                        return
+                    ready.put(self._load(position, ahead))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the batch is awaited
+            ready.put(error)
 
-    def _load(self, position: Position) -> LoadedBatch:
+    def _positions(self) -> Iterator[Position]:
+        """The global batches from the start on, epoch after epoch."""
+        first = self._start.batch_index
+        for epoch in count(self._start.epoch):
+            yield from (Position(epoch, i) for i in range(first, self.batches_per_epoch(epoch)))
+            first = 0
+
+    def _pieces(self, position: Position) -> Iterator[Piece]:
+        """Where this rank's slice of a global batch lies."""
+        start = position.batch_index * self._global_batch + self._rank * self._per_rank
+        return self._dataset.pieces(position.epoch, start, start + self._per_rank)
+
+    def _places(self) -> Iterator[Place]:
+        """The row groups this rank needs, in order, each once."""
+        last = None
+        for position in self._positions():
+            for piece in self._pieces(position):
+                if piece.where != last:
+                    yield piece.where
+                last = piece.where
+
+    def _load(self, position: Position, ahead: LookAhead[Place, pa.Table]) -> LoadedBatch:
         """This rank's slice of one global batch."""
-        epoch, index = position
-        if index >= self._batches_per_epoch:
-            epoch, index = epoch + 1, 0
-        start = index * self._global_batch + self._rank * self._per_rank
-        batch = self._collate(self._dataset.rows(epoch, start, start + self._per_rank), epoch)
+        tables = [self._dataset.select(piece, ahead.get(piece.where)) for piece in self._pieces(position)]
+        batch = self._collate(pa.concat_tables(tables), position.epoch)
         num_residues = batch.counts.residues
         return LoadedBatch(
             batch=batch.pin_memory() if self._pin_memory else batch,
-            after=Position(epoch, index + 1),
+            after=Position(position.epoch, position.batch_index + 1),
             num_residues=num_residues,
             padding_share=1 - (num_residues + 2 * batch.num_pairs) / batch.tokens_BL.numel(),
         )

@@ -1,7 +1,8 @@
 """Strata rows to pairs: each property's text as its own token list."""
 
 from collections.abc import Callable
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +35,26 @@ def pairs_table(
     """
     columns = {name: entries[name].combine_chunks() for name in TAKEN_COLUMNS}
     for prop in PROPERTIES:
-        columns[prop] = _token_lists(prop, entries[prop].to_pylist(), encode, evidence, max_text_tokens)
+        columns[prop] = _tokenised(prop, entries[prop].to_pylist(), encode, evidence, max_text_tokens)
     return pa.table({name: columns[name] for name in PAIRS_SCHEMA.names}, schema=PAIRS_SCHEMA)
 
 
-def _token_lists(
+def biotext_tokens(pairs: pa.Table) -> list[np.ndarray]:
+    """Token ids of each pair's biotext, those of its properties laid end to end, uint16."""
+    columns = [token_lists(pairs[prop]) for prop in PROPERTIES]
+    return [np.concatenate(pieces) for pieces in zip(*columns, strict=True)]
+
+
+def token_lists(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Each list of a list<uint16> column as an array, without copying per element."""
+    array = cast("pa.LargeListArray", column.combine_chunks())
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    offsets, values = array.offsets.to_numpy(), array.values.to_numpy()
+    return [values[a:b] for a, b in pairwise(offsets)]
+
+
+def _tokenised(
     prop: Property,
     texts: list[str | None],
     encode: Encode,

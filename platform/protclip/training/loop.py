@@ -18,9 +18,10 @@ from protclip.data.dataset import BatchIterator, LoadedBatch, PairsDataset
 from protclip.data.manifest import TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
 from protclip.model.protclip import build
+from protclip.tensors import uses_bf16
 from protclip.training.state import TrainState
 from protclip.training.step import StepResult, train_step
-from protclip.training.validate import uses_bf16, validate
+from protclip.training.validate import validate
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +72,15 @@ class _Meter:
         self.padding += loaded.padding_share
         self.waited_s += waited_s
 
-    def metrics(self) -> dict[str, float]:
-        """Residues per second over all ranks, share of time spent waiting for data, padding share."""
+    def metrics(self, device: torch.device) -> dict[str, float]:
+        """Residues per second of all ranks together; mean shares of padding and of time waiting for data."""
         elapsed = time.perf_counter() - self.started
+        counts = torch.tensor([self.residues, self.waited_s, self.padding], device=device)
+        residues, waited_s, padding = parallel.mean_over_ranks(counts).tolist()
         return {
-            "train/residues_per_s": self.residues * parallel.world_size() / elapsed,
-            "train/data_wait": self.waited_s / elapsed,
-            "train/padding": self.padding / self.steps,
+            "train/residues_per_s": residues * parallel.world_size() / elapsed,
+            "train/data_wait": waited_s / elapsed,
+            "train/padding": padding / self.steps,
             "train/step_s": elapsed / self.steps,
         }
 
@@ -160,7 +163,7 @@ def train(
             last = state.step == settings.max_steps
 
             if state.step % settings.log_every == 0 or last:
-                metrics = _step_metrics(result, state) | meter.metrics()
+                metrics = _step_metrics(result, state) | meter.metrics(device)
                 reporter.metrics(metrics, state.step)
                 reporter.progress(state.step, _line(metrics))
                 meter = _Meter()

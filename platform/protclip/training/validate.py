@@ -14,6 +14,7 @@ from protclip.data.collate import Collator
 from protclip.data.dataset import PairsDataset
 from protclip.evaluation.metrics import retrieval_metrics
 from protclip.model.protclip import ProtCLIP
+from protclip.tensors import uses_bf16
 
 BATCH_PAIRS = 64
 
@@ -78,8 +79,3 @@ def validate(
         "bsr_loss_without_text": bsr_without.value(),
     }
     return {name: value for name, value in metrics.items() if value == value}
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether the forward pass runs under bf16 autocast."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")

@@ -1,6 +1,8 @@
+import dataclasses
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import torch
 
 from protclip import checkpoint
 from protclip.config.schema import PretrainConfig
+from protclip.data.dataset import LoadedBatch, Position
 from protclip.errors import CheckpointError
-from protclip.training.loop import Resume, train
+from protclip.training.loop import Resume, _Meter, train
 from protclip.training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -89,6 +92,18 @@ def test_loop_learns_and_reports_every_objective(uninterrupted):
     assert first["train/loss/total"] == pytest.approx(total + first["train/loss/pda"], rel=1e-5)
     assert first["train/residues_per_s"] > 0
     assert 0 <= first["train/padding"] < 1
+
+
+def test_meter_gives_the_shares_of_waiting_and_padding():
+    loaded = LoadedBatch(batch=None, after=Position(), num_residues=100, padding_share=0.25)
+    meter = _Meter(started=time.perf_counter() - 10)
+    meter.add(loaded, 1.0)
+    meter.add(dataclasses.replace(loaded, num_residues=300, padding_share=0.75), 2.0)
+    metrics = meter.metrics(CPU)
+    assert metrics["train/data_wait"] == pytest.approx(0.3, rel=0.01)
+    assert metrics["train/padding"] == pytest.approx(0.5)
+    assert metrics["train/residues_per_s"] == pytest.approx(40, rel=0.01)
+    assert metrics["train/step_s"] == pytest.approx(5, rel=0.01)
 
 
 def test_loop_validates_retrieval_reconstruction_and_cosine(uninterrupted):
