@@ -3,16 +3,18 @@
 A data set exists once its `manifest.json` does; it is always written last.
 """
 
-from typing import Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from protclip import storage
+from protclip.config.data import SamplingConfig, SplitsConfig
 from protclip.errors import DataError
 from protclip.storage import StoredFile
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
+TAXA_NAME = "taxa.parquet"
 
 
 class _Model(BaseModel):
@@ -27,6 +29,12 @@ class FileEntry(_Model):
     row_groups: tuple[int, ...]
     num_bytes: int
     sha256: str
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(self.row_groups) != self.rows:
+            raise ValueError(f"{self.path} has {self.rows} rows, but {sum(self.row_groups)} in row groups")
+        return self
 
     @classmethod
     def of(cls, path: str, stored: StoredFile, rows: int, row_group_rows: int) -> Self:
@@ -55,6 +63,69 @@ class StratumCount(_Model):
         return self.reviewed + self.unreviewed
 
 
+Histogram = dict[int, int]
+"""Rows by value. Of lengths the values are the lowest ones of logarithmic bins, see `data.summary`."""
+
+
+class GroupSummary(_Model):
+    """One section (or split) of one stratum in numbers that add up.
+
+    Attributes:
+        section: "reviewed" or "unreviewed" in strata, the split in pairs.
+        confidence: C of the stratum.
+        coverage: Number of its properties.
+        residues: Of all sequences together.
+        lengths: Rows by length in residues.
+        texts: Rows that have a property, by length of its text: characters in strata, tokens in pairs.
+        years: Entries by year of the last annotation, those without a date left out.
+        releases: Entries by release, "unstated" where there is none.
+    """
+
+    section: str
+    confidence: int
+    coverage: int
+    residues: int = 0
+    lengths: Histogram
+    texts: dict[str, Histogram] = {}
+    years: Histogram = {}
+    releases: dict[str, int] = {}
+
+
+class TaxonCount(_Model):
+    """Entries of one organism, by its NCBI taxonomy identifier."""
+
+    taxon_id: int
+    reviewed: int
+    unreviewed: int
+
+    @property
+    def total(self) -> int:
+        """Entries of both sections."""
+        return self.reviewed + self.unreviewed
+
+
+class Summary(_Model):
+    """What the rows of a data set are like.
+
+    Attributes:
+        groups: Per section and stratum, those that have rows.
+        num_taxa: Distinct organisms; in `taxa.parquet` each is counted.
+        top_taxa: The most frequent ones, the first is the most frequent.
+    """
+
+    groups: tuple[GroupSummary, ...]
+    num_taxa: int = 0
+    top_taxa: tuple[TaxonCount, ...] = ()
+
+
+def _read(uri: str) -> tuple[str, Any]:
+    """URI and content of a data set's manifest."""
+    path = storage.join(uri, MANIFEST_NAME)
+    if not storage.exists(path):
+        raise DataError(f"{uri}: no {MANIFEST_NAME} here; give the output of a finished job")
+    return path, storage.read_json(path)
+
+
 class _Manifest(_Model):
     @classmethod
     def load(cls, uri: str) -> Self:
@@ -63,10 +134,7 @@ class _Manifest(_Model):
         Raises:
             DataError: There is none, or it is not of this kind.
         """
-        path = storage.join(uri, MANIFEST_NAME)
-        if not storage.exists(path):
-            raise DataError(f"{uri}: no {MANIFEST_NAME} here; give the output of a finished job")
-        raw = storage.read_json(path)
+        path, raw = _read(uri)
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
@@ -97,6 +165,7 @@ class StrataManifest(_Manifest):
         files: `confidence=C/coverage=R/part-*.parquet`.
         rejected: Rejected entries per reason; the entries are kept in `rejected.parquet`.
         missing_confidence: Entries whose level was assumed because the source stated none.
+        summary: What the entries are like.
     """
 
     kind: str = "strata"
@@ -106,6 +175,7 @@ class StrataManifest(_Manifest):
     files: tuple[FileEntry, ...]
     rejected: dict[str, int]
     missing_confidence: int
+    summary: Summary | None = None
 
     @property
     def rows(self) -> int:
@@ -114,13 +184,78 @@ class StrataManifest(_Manifest):
 
 
 class SampledStratum(_Model):
-    """One stratum before and after sampling; `rate` is the one for unreviewed entries."""
+    """One stratum before and after sampling.
+
+    Attributes:
+        confidence: C.
+        coverage: Number of properties.
+        rate: Mean probability with which unreviewed entries were kept.
+        reviewed_rate: That of the reviewed ones.
+        before: Entries.
+        after: Pairs in the splits, further samples not counted.
+    """
 
     confidence: int
     coverage: int
     rate: float
+    reviewed_rate: float = 1.0
     before: StratumCount
     after: StratumCount
+
+    @property
+    def expected(self) -> float:
+        """Expected number of pairs, before any are left out for a benchmark's sake."""
+        return self.before.unreviewed * self.rate + self.before.reviewed * self.reviewed_rate
+
+
+class JoinedTable(_Model):
+    """A table by accession that was joined.
+
+    Attributes:
+        uri: Where it lay.
+        rows: Accessions with a value.
+        unreadable: Rows without accession or value, or of another form.
+        repeated: Rows whose accession was there before; the first one counted.
+    """
+
+    uri: str
+    rows: int
+    unreadable: int
+    repeated: int
+
+
+class Drawing(_Model):
+    """How pairs were drawn.
+
+    Attributes:
+        sampling: What was asked for, with the day from which annotation ages count.
+        scale: What every weight was multiplied by.
+        missing: Entries that could become pairs and had no value for a factor; they counted as the median.
+        corrupted: Entries whose confidence was replaced before it decided.
+        splits: What was held out.
+        ungrouped: Pairs without family or cluster, held out by their sequence.
+        tables: What was joined.
+    """
+
+    sampling: SamplingConfig = SamplingConfig()
+    scale: float = 1.0
+    missing: dict[str, int] = {}
+    corrupted: int = 0
+    splits: SplitsConfig = SplitsConfig()
+    ungrouped: int = 0
+    tables: dict[str, JoinedTable] = {}
+
+
+class Excluded(_Model):
+    """Entries that were drawn and left out, because a benchmark's test set has their sequence.
+
+    Attributes:
+        total: All of them, each once.
+        benchmarks: By benchmark.
+    """
+
+    total: int = 0
+    benchmarks: dict[str, int] = {}
 
 
 class TokenizerEntry(_Model):
@@ -138,6 +273,71 @@ class Split(_Model):
     files: tuple[FileEntry, ...]
 
 
+class ConsistencyCount(_Model):
+    """Protein-text cosines of the entries of a stratum, or of several together, in numbers that add up.
+
+    Attributes:
+        confidence: C, None for all.
+        coverage: Number of properties, None for all.
+        rows: Entries.
+        total: Sum of their cosines.
+        squares: Sum of the squares.
+        histogram: Entries per equal part of [-1, 1].
+    """
+
+    confidence: int | None
+    coverage: int | None
+    rows: int
+    total: float
+    squares: float
+    histogram: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean cosine."""
+        return self.total / self.rows
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the cosines."""
+        return max(0.0, self.squares / self.rows - self.mean**2) ** 0.5
+
+
+class EmbeddingsManifest(_Manifest):
+    """Embeddings or scores of the entries of strata or pairs, by a checkpoint.
+
+    Attributes:
+        kind: Always "embeddings".
+        source: URI of the strata or pairs.
+        source_manifest_sha256: Digest of their manifest.
+        checkpoint: URI of the checkpoint.
+        checkpoint_sha256: Digest of its `meta.json`, which names those of its other files.
+        step: Optimisation steps it was trained for.
+        evidence: "strip" or "keep", as the texts were made.
+        columns: `accession`, `sampling_key`, and what was asked for.
+        dim: Width of the embeddings.
+        consistency: Protein-text cosines per stratum that has entries, when they were asked for.
+        files: One per file of the source that was embedded, under the same path.
+    """
+
+    kind: str = "embeddings"
+    source: str
+    source_manifest_sha256: str
+    checkpoint: str
+    checkpoint_sha256: str
+    step: int
+    evidence: Literal["strip", "keep"]
+    columns: tuple[str, ...]
+    dim: int
+    consistency: tuple[ConsistencyCount, ...]
+    files: tuple[FileEntry, ...]
+
+    @property
+    def rows(self) -> int:
+        """Entries embedded."""
+        return sum(file.rows for file in self.files)
+
+
 class PairsManifest(_Manifest):
     """Sampled, tokenised, shuffled pairs.
 
@@ -147,27 +347,55 @@ class PairsManifest(_Manifest):
         source_manifest_sha256: Digest of the strata's manifest.
         seed: Seed of selection, split and order.
         evidence: "strip" or "keep".
+        max_text_tokens: Most tokens of one property.
         tokenizer: The text tokenizer.
         strata: Counts and rates per (C, R).
         splits: "train", "valid", "test".
         resamples: The training split of each further sample of the same law, see `train`.
+        drawing: How they were drawn.
+        excluded: What was left out for the sake of benchmarks, in all samples together.
+        summary: What the pairs are like, those of further samples not counted.
     """
 
     kind: str = "pairs"
     source: str
     source_manifest_sha256: str
     seed: int
-    evidence: str
+    evidence: Literal["strip", "keep"]
+    max_text_tokens: int
     tokenizer: TokenizerEntry
     strata: tuple[SampledStratum, ...]
     splits: dict[str, Split]
     resamples: tuple[Split, ...] = ()
+    drawing: Drawing = Drawing()
+    excluded: Excluded = Excluded()
+    summary: Summary | None = None
 
     @property
     def rows(self) -> int:
         """Pairs of all splits, further samples not counted."""
         return sum(s.rows for s in self.splits.values())
 
+    @property
+    def train_samples(self) -> tuple[Split, ...]:
+        """The training split of every sample."""
+        return self.splits["train"], *self.resamples
+
     def train(self, epoch: int) -> Split:
         """What is trained on in an epoch: the samples take turns."""
-        return (self.splits["train"], *self.resamples)[epoch % (1 + len(self.resamples))]
+        return self.train_samples[epoch % len(self.train_samples)]
+
+
+def load_manifest(uri: str) -> StrataManifest | PairsManifest:
+    """Reads the manifest of the strata or pairs at `uri`.
+
+    Raises:
+        DataError: There is none, or it is that of something else.
+    """
+    path, raw = _read(uri)
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind == "strata":
+        return StrataManifest.load(uri)
+    if kind == "pairs":
+        return PairsManifest.load(uri)
+    raise DataError(f"{path}: not of strata or pairs (kind: {kind!r}); give the output of one of these jobs")

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +33,8 @@ def render(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
         rows: Cells, as many as columns.
     """
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     text = _printed(table)
@@ -102,7 +103,13 @@ def draw(title: str, panels: Sequence[Panel], path: Path) -> None:
         axis.spines[:].set_visible(False)
     axes[0].set_ylabel("confidence C and its share")
     assert image is not None, "there is at least one panel"
-    figure.colorbar(image, ax=list(axes), label="entries (log scale)", pad=0.02)
+    figure.colorbar(
+        image,
+        ax=list(axes),
+        label="entries (log scale)",
+        pad=0.02,
+        format=FuncFormatter(lambda value, _: f"{value:,.0f}"),
+    )
     figure.savefig(path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 
 from protclip.evaluation.results import Summary
+from protclip.page import html_facts, html_list, html_page, html_table, markdown_table
 from protclip.provenance import git_sha
 
 PACKAGES = ("protclip", "numpy", "scikit-learn", "torch")
@@ -149,7 +150,7 @@ def files(provenance: Provenance, summaries: Sequence[Summary]) -> dict[str, str
 
 def summary_markdown(summaries: Sequence[Summary]) -> str:
     """The overview alone as a Markdown table."""
-    return "\n".join(_markdown_table(HEADINGS, overview(summaries)))
+    return "\n".join(markdown_table(HEADINGS, overview(summaries)))
 
 
 def to_markdown(provenance: Provenance, summaries: Sequence[Summary]) -> str:
@@ -157,37 +158,14 @@ def to_markdown(provenance: Provenance, summaries: Sequence[Summary]) -> str:
     lines = ["# Benchmark results", "", summary_markdown(summaries), ""]
     lines += [f"- {label}: {value}" for label, value in facts(provenance).items()]
     for summary in summaries:
-        lines += ["", f"## {heading(summary)}", "", *_markdown_table(*details(summary)), ""]
+        lines += ["", f"## {heading(summary)}", "", *markdown_table(*details(summary)), ""]
         lines += [f"- {remark}" for remark in remarks(summary)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
-    head, *body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (headings, *rows)]
-    return [f"| {head} |", f"|{'---|' * len(headings)}", *(f"| {line} |" for line in body)]
-
-
 STYLE = """
-:root { --ink: #1c2330; --dim: #667085; --line: #e4e7ec; --card: #fff; --page: #f5f6f8;
-  --ours: #2f6fde; --base: #aab3c2; --pub: #d99a2b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaee; --dim: #98a2b3; --line: #333b49;
-  --card: #1d232e; --page: #141821; } }
-* { box-sizing: border-box }
-body { margin: 0; padding: 2.5rem 1rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 62rem; margin: auto }
-h1 { font-size: 1.7rem; margin: 0 0 1.2rem } h2 { font-size: 1.15rem; margin: 0 0 .8rem }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1.3rem 1.5rem; margin-bottom: 1.2rem; overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-.overview td, th { white-space: normal } th { color: var(--dim); font-weight: 600 }
-th:first-child, td:first-child { text-align: left }
-tr:last-child td { border-bottom: 0 } .details tr:nth-child(2) { font-weight: 600 }
-ul, dl { color: var(--dim); font-size: .87rem; margin: 1rem 0 0; padding-left: 1.1rem }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; padding: 0 }
-dd { margin: 0; overflow-wrap: anywhere }
+:root { --ours: #2f6fde; --base: #aab3c2; --pub: #d99a2b; }
+.overview td { white-space: normal } .details tr:nth-child(2) { font-weight: 600 }
 svg { width: 100%; max-width: 46rem; height: auto; margin-bottom: 1rem }
 section > p { margin: 0 0 .2rem; font-weight: 600 }
 svg text { fill: var(--ink); font-size: 12px } .dim { fill: var(--dim) }
@@ -196,27 +174,12 @@ svg text { fill: var(--ink); font-size: 12px } .dim { fill: var(--dim) }
 
 def to_html(provenance: Provenance, summaries: Sequence[Summary]) -> str:
     """The report as one page that needs nothing from outside."""
-    terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(provenance).items())
-    cards = "".join(
-        f"<section><h2>{escape(heading(summary))}</h2>{_bars(summary)}"
-        f"{_html_table(*details(summary), 'details')}"
-        f"<ul>{''.join(f'<li>{escape(remark)}</li>' for remark in remarks(summary))}</ul></section>"
-        for summary in summaries
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Benchmark results</title><style>{STYLE}</style></head><body><main><h1>Benchmark results</h1>"
-        f"<section>{_html_table(HEADINGS, overview(summaries), 'overview')}<dl>{terms}</dl></section>"
-        f"{cards}</main></body></html>\n"
-    )
-
-
-def _html_table(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:
-    """A table whose first column is text and the others numbers."""
-    head = "".join(f"<th>{escape(h)}</th>" for h in headings)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows)
-    return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
+    cards = [html_table(HEADINGS, overview(summaries), "overview") + html_facts(facts(provenance))]
+    for summary in summaries:
+        table = html_table(*details(summary), "details")
+        title = f"<h2>{escape(heading(summary))}</h2>"
+        cards.append(title + _bars(summary) + table + html_list(remarks(summary)))
+    return html_page("Benchmark results", cards, STYLE)
 
 
 def _bars(summary: Summary) -> str:
