@@ -1,6 +1,7 @@
 """Embeddings from a checkpoint, for benchmarks, search and served models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from protclip.checkpoint import LoadedCheckpoint
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError
 from protclip.model.protclip import Architecture, ProtCLIP
-from protclip.tensors import PAD, tokenize_residues
+from protclip.tensors import PAD, tokenize_residues, uses_bf16
 
 Tokens = np.ndarray | Sequence[int]
 
@@ -26,19 +27,27 @@ class Embedder:
     Args:
         loaded: The checkpoint.
         device: Where to compute; CUDA when there is one by default.
-        batch_size: Inputs computed at once.
+        batch_size: Most inputs computed at once.
+        batch_tokens: Most tokens computed at once, padding included; no bound by default.
+        precision: "fp32", "bf16" (autocast), or "auto" for bf16 on CUDA alone.
 
     Attributes:
         model: The model, in evaluation mode on `device`.
         tokenizer: The text tokenizer it was trained with.
         device: Where it computes.
+        dim: Width of the shared space (D).
 
     Raises:
         CheckpointError: The weights do not fit the architecture stored beside them.
     """
 
     def __init__(
-        self, loaded: LoadedCheckpoint, device: torch.device | None = None, batch_size: int = 64
+        self,
+        loaded: LoadedCheckpoint,
+        device: torch.device | None = None,
+        batch_size: int = 64,
+        batch_tokens: int | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "fp32",
     ) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
@@ -46,24 +55,31 @@ class Embedder:
         self._max_protein_tokens = loaded.config.model.protein.max_tokens
         self._max_text_tokens = loaded.config.model.text.max_tokens
         self._batch_size = batch_size
-        self._dim = self.model.architecture.projection_dim
+        self._batch_tokens = batch_tokens
+        self._bf16 = uses_bf16(precision, self.device)
+        self.dim = self.model.architecture.projection_dim
         self._width = self.model.architecture.protein.width
 
     @classmethod
     def from_checkpoint(
-        cls, uri: str, device: torch.device | None = None, batch_size: int = 64
+        cls,
+        uri: str,
+        device: torch.device | None = None,
+        batch_size: int = 64,
+        batch_tokens: int | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "fp32",
     ) -> "Embedder":
         """Loads the checkpoint at `uri`, or a run's newest one.
 
         Raises:
             CheckpointError: There is none, it is damaged, or its parts do not fit each other.
         """
-        return cls(checkpoint.load(uri), device, batch_size)
+        return cls(checkpoint.load(uri), device, batch_size, batch_tokens, precision)
 
     def embed_proteins(self, sequences: Sequence[str]) -> np.ndarray:
         """L2-normalised embeddings (N, D) in the space shared with texts, float32."""
         return self._embed(
-            self.residue_tokens(sequences), PAD, lambda x, _: self.model.embed_protein(x), self._dim
+            self.residue_tokens(sequences), PAD, lambda x, _: self.model.embed_protein(x), self.dim
         )
 
     def protein_features(self, sequences: Sequence[str]) -> np.ndarray:
@@ -76,10 +92,10 @@ class Embedder:
         """L2-normalised embeddings (N, D) of texts, float32."""
         return self.embed_text_tokens(self.tokenizer.encode(list(texts)))
 
-    def embed_text_tokens(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    def embed_text_tokens(self, token_ids: Sequence[Tokens]) -> np.ndarray:
         """`embed_texts` of tokens as the pairs hold them, without special ones."""
-        rows = [self.tokenizer.with_specials(list(ids), self._max_text_tokens) for ids in token_ids]
-        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text, self._dim)
+        rows = [self.tokenizer.with_specials(ids, self._max_text_tokens) for ids in token_ids]
+        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text, self.dim)
 
     def residue_tokens(self, sequences: Sequence[str]) -> list[np.ndarray]:
         """uint8 tokens of each sequence, cut to the model's length."""
@@ -91,12 +107,24 @@ class Embedder:
     ) -> np.ndarray:
         """Vectors of all rows; longest first, so that memory runs out at once or never."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        batches = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
+        batches = list(self._batches(order, rows))
         vectors = np.empty((len(rows), width), dtype=np.float32)
         for batch in tqdm(batches, desc="embedding", unit="batch", disable=None, leave=False):
             tokens, mask = pad_tokens([rows[i] for i in batch], padding)
-            vectors[batch] = forward(tokens.to(self.device), mask.to(self.device)).float().cpu().numpy()
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+                embedded = forward(tokens.to(self.device), mask.to(self.device))
+            vectors[batch] = embedded.float().cpu().numpy()
         return vectors
+
+    def _batches(self, order: Sequence[int], rows: Sequence[Tokens]) -> Iterator[Sequence[int]]:
+        """Row numbers, longest row first, in batches within both bounds; a batch has at least one."""
+        start = 0
+        while start < len(order):
+            most = self._batch_size
+            if self._batch_tokens is not None:
+                most = max(1, min(most, self._batch_tokens // len(rows[order[start]])))
+            yield order[start : start + most]
+            start += most
 
 
 def pad_tokens(rows: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
