@@ -1,11 +1,12 @@
 """Fixtures that several test modules share."""
 
-import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from faulty_s3 import FaultyS3
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -19,22 +20,31 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def moto_server() -> Iterator[str]:
+def s3_server() -> Iterator[FaultyS3]:
     """An S3 server in this process, which the AWS variables of this process and its workers name."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
+    server = FaultyS3()
+    stop = server.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield endpoint
-    server.stop()
+        yield server
+    stop()
+
+
+@pytest.fixture(scope="session")
+def moto_server(s3_server: FaultyS3) -> str:
+    """The server's endpoint."""
+    return s3_server.endpoint
+
+
+@pytest.fixture
+def faults(s3_server: FaultyS3) -> Iterator[FaultyS3]:
+    """The server with no rule and no memory; afterwards again."""
+    s3_server.reset()
+    yield s3_server
+    s3_server.reset()
 
 
 @pytest.fixture
@@ -136,6 +146,7 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source_manifest_sha256="0" * 64,
         seed=0,
         evidence="strip",
+        max_text_tokens=510,
         tokenizer=TokenizerEntry(
             source="builtin", fingerprint=tokenizer.fingerprint, vocab_size=tokenizer.vocab_size
         ),

@@ -58,6 +58,11 @@ def residue_mask(tokens_BL: Tensor) -> Tensor:
     return (tokens_BL != PAD) & (tokens_BL != CLS) & (tokens_BL != EOS)
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the forward pass runs under bf16 autocast."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """How much of a batch is masked or present, so that the device need not be asked for a size.

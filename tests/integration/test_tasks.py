@@ -1,11 +1,12 @@
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from protclip.cluster.tasks import Stage, run_stages
+from protclip.cluster.tasks import Stage, Workers, run_stages
 from protclip.errors import DataError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -44,6 +45,26 @@ def test_run_stages_raises_the_error_of_a_task_and_ends_the_others(tmp_path: Pat
     before = len(list(tmp_path.iterdir()))
     time.sleep(2)
     assert len(list(tmp_path.iterdir())) == before
+
+
+def get_ready(folder: Path) -> Callable[[int], Iterator[str]]:
+    (folder / str(os.getpid())).touch(exist_ok=False)
+    return lambda number: iter([f"{number} by {os.getpid()}"])
+
+
+def cannot_get_ready() -> Callable[[int], Iterator[str]]:
+    raise DataError("no model here")
+
+
+def test_run_stages_has_each_worker_get_ready_once(tmp_path: Path) -> None:
+    results = list(run_stages(range(9), Workers(partial(get_ready, tmp_path), count=2)))
+    assert sorted(int(r.split()[0]) for r in results) == list(range(9))
+    assert {r.split()[-1] for r in results} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_run_stages_raises_the_error_of_a_worker_that_cannot_get_ready() -> None:
+    with pytest.raises(DataError, match=r"^no model here$"):
+        list(run_stages([0], Workers(cannot_get_ready, count=1)))
 
 
 def test_run_stages_passes_an_error_through_later_stages() -> None:

@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 
 REJECTED_NAME = "rejected.parquet"
 TABLE_NAME = "strata"
+BYTES_PER_CELL = 64 * 2**20
+GZIP_RATIO = 5
+RUNS = 2000
+"""Every range is merged from all runs, so that many small runs mean many small reads."""
 OWNED = (
     *(f"confidence={c}" for c in CONFIDENCE_LEVELS),
     REJECTED_NAME,
@@ -124,7 +128,7 @@ def prepare(config: PrepareConfig) -> dict[str, object]:
         tracked(config, "prepare", journal) as tracker,
     ):
         connect()
-        cells = min(MAX_CELLS, 1 + sum(i.num_bytes for i in inputs) // (config.block_mb * 2**20))
+        cells = min(MAX_CELLS, 1 + sum(i.num_bytes for i in inputs) // BYTES_PER_CELL)
         blocks = _parse_all(inputs, config, release, journal, cells)
         records = sum(b.records for b in blocks)
         rejected = sum((b.rejected for b in blocks), Counter())
@@ -175,6 +179,14 @@ def _settings(config: PrepareConfig, inputs: Sequence[Input], release: str | Non
     return {**config.model_dump(mode="json", include=names), "release": release, "inputs": files}
 
 
+def block_bytes(config: PrepareConfig, inputs: Sequence[Input]) -> int:
+    """Size of a block: as configured, else such that there are some thousand runs to merge at most."""
+    if config.block_mb is not None:
+        return config.block_mb * 2**20
+    text = GZIP_RATIO * sum(i.num_bytes for i in inputs)
+    return min(max(text // RUNS, 64 * 2**20), 512 * 2**20)
+
+
 def _parse_all(
     inputs: Sequence[Input], config: PrepareConfig, release: str | None, journal: Journal, cells: int
 ) -> list[ParsedBlock]:
@@ -188,7 +200,9 @@ def _parse_all(
         missing_confidence=config.missing_confidence,
         cells=cells,
     )
-    read = partial(_read, block_bytes=config.block_mb * 2**20, staging=journal.folder, done=frozenset(done))
+    read = partial(
+        _read, block_bytes=block_bytes(config, inputs), staging=journal.folder, done=frozenset(done)
+    )
     blocks: list[ParsedBlock] = []
     num_bytes = num_rejected = 0
     with progress("parsing", " entries") as bar:

@@ -89,7 +89,7 @@ def check_data(config: PretrainConfig) -> PairsManifest:
         ConfigError: The text encoder reads another tokenizer's tokens.
     """
     manifest = PairsManifest.load(config.data)
-    rows = manifest.splits["train"].rows
+    rows = min(split.rows for split in manifest.train_samples)
     if rows < config.train.global_batch:
         raise DataError(
             f"{config.data}: {rows} training pairs are fewer than train.global_batch="

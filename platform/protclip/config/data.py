@@ -31,8 +31,10 @@ class PrepareConfig(Config):
         description="stop with an error when more than this share of the entries cannot be used; "
         "repeated accessions, of which the first is kept, do not count",
     )
-    block_mb: Count = Field(
-        default=64, description="decompressed MB one parser task takes; 512 for all of TrEMBL"
+    block_mb: Count | None = Field(
+        default=None,
+        description="decompressed MB one parser task takes; default 64, with more than 25 GB of input up to "
+        "512, which takes about 2 GB of memory per core",
     )
     rows_per_file: Count = Field(
         default=500_000, description="rows of one part of the strata, about; a part has a file per stratum"

@@ -1,19 +1,25 @@
 """The strata: parsed records as Arrow tables, without duplicates, one folder per (C, R)."""
 
+# pyarrow makes its compute functions when it is imported, no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from protclip import storage
+from protclip.data.formats.common import RECORD_SCHEMA
 from protclip.data.manifest import FileEntry, StratumCount
-from protclip.errors import DataError
+from protclip.data.uniprot import Block, parse_columns
 from protclip.records import (
     CONFIDENCE_LEVELS,
     COVERAGE_LEVELS,
+    PROPERTIES,
     REJECTED_SCHEMA,
     STRATA_SCHEMA,
     ProteinRecord,
@@ -48,58 +54,69 @@ class Origin:
     uri: str
 
 
-def tables(
-    parsed: Sequence[tuple[int, ProteinRecord | Rejection]],
-    origin: Origin,
-    release: str | None,
-    missing_confidence: int | None,
+def parse_tables(
+    block: Block, origin: Origin, release: str | None, missing_confidence: int | None
 ) -> tuple[pa.Table, pa.Table]:
-    """What a parser gave, as one table of records and one of rejections.
+    """What a block holds, as one table of records and one of rejections, in its order.
 
     Args:
-        parsed: (offset, record or rejection) in the order of the input.
-        origin: Where they come from.
+        block: Part of an input.
+        origin: The input.
         release: UniProt release, if known.
         missing_confidence: Level of records that state none; None rejects them.
 
     Returns:
         Tables of `PARSED_SCHEMA` and `REFUSED_SCHEMA`.
     """
-    rejections = [(offset, item) for offset, item in parsed if isinstance(item, Rejection)]
-    records = [(offset, item) for offset, item in parsed if isinstance(item, ProteinRecord)]
-    if missing_confidence is None:
-        rejections += [
-            (offset, Rejection(NO_CONFIDENCE, record.accession, record_json(asdict(record))))
-            for offset, record in records
-            if record.confidence is None
-        ]
-        rejections.sort(key=lambda pair: pair[0])
-        records = [(offset, record) for offset, record in records if record.confidence is not None]
-    return _record_table(records, origin, release, missing_confidence), _rejection_table(rejections, origin)
+    plain, others = parse_columns(block)
+    return tables(others, origin, release, missing_confidence, plain)
 
 
-def _record_table(
-    parsed: Sequence[tuple[int, ProteinRecord]],
+def tables(
+    parsed: Sequence[tuple[int, ProteinRecord | Rejection]],
     origin: Origin,
     release: str | None,
     missing_confidence: int | None,
-) -> pa.Table:
-    """Records as `PARSED_SCHEMA`."""
-    records = [record for _, record in parsed]
-    columns: dict[str, object] = {
-        name: [getattr(record, name) for record in records]
-        for name in STRATA_SCHEMA.names
-        if name in ProteinRecord.__slots__
+    plain: pa.Table | None = None,
+) -> tuple[pa.Table, pa.Table]:
+    """As `parse_tables`, of (offset, record or rejection) and of a table of `RECORD_SCHEMA`."""
+    rejections = [(offset, item) for offset, item in parsed if isinstance(item, Rejection)]
+    records = _columns([(offset, item) for offset, item in parsed if isinstance(item, ProteinRecord)])
+    if plain is not None:
+        records = pa.concat_tables([plain, records]).sort_by("offset") if len(records) else plain
+    unknown = records["confidence"].is_null()
+    if missing_confidence is None and records["confidence"].null_count:
+        for row in records.filter(unknown).to_pylist():
+            fields = record_json({name: row[name] for name in ProteinRecord.__slots__})
+            rejections.append((row["offset"], Rejection(NO_CONFIDENCE, row["accession"], fields)))
+        rejections.sort(key=lambda pair: pair[0])
+        records = records.filter(records["confidence"].is_valid())
+    return _completed(records, origin, release, missing_confidence), _rejection_table(rejections, origin)
+
+
+def _columns(parsed: Sequence[tuple[int, ProteinRecord]]) -> pa.Table:
+    """Records as `RECORD_SCHEMA`."""
+    columns: dict[str, list[object]] = {
+        name: [getattr(record, name) for _, record in parsed] for name in ProteinRecord.__slots__
     }
+    return pa.table({**columns, "offset": [offset for offset, _ in parsed]}, schema=RECORD_SCHEMA)
+
+
+def _completed(
+    records: pa.Table, origin: Origin, release: str | None, missing_confidence: int | None
+) -> pa.Table:
+    """`RECORD_SCHEMA` to `PARSED_SCHEMA`."""
+    columns: dict[str, object] = {name: records[name] for name in records.column_names}
+    unknown = records["confidence"].is_null()
+    if missing_confidence is not None:
+        columns["confidence"] = pc.fill_null(records["confidence"], missing_confidence)
     columns |= {
-        "length": [len(record.sequence) for record in records],
-        "coverage": [record.coverage for record in records],
-        "confidence": [record.confidence or missing_confidence for record in records],
+        "length": pc.binary_length(records["sequence"]).cast(pa.int32()),
+        "coverage": sum(records[prop].is_valid().cast(pa.int8()).to_numpy() for prop in PROPERTIES),
         "release": pa.repeat(pa.scalar(release, pa.string()), len(records)),
-        "sampling_key": sampling_keys([record.accession for record in records]),
-        "input": np.full(len(records), origin.index),
-        "offset": [offset for offset, _ in parsed],
-        "level_assumed": [record.confidence is None for record in records],
+        "sampling_key": sampling_keys(records["accession"].to_pylist()),
+        "input": np.full(len(records), origin.index, np.int32),
+        "level_assumed": unknown,
     }
     return pa.table({name: columns[name] for name in PARSED_SCHEMA.names}, schema=PARSED_SCHEMA)
 
@@ -220,14 +237,9 @@ def read_entries(
         unreviewed: Whether TrEMBL entries are wanted.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing, damaged, or not the one in the manifest.
     """
-    with storage.parquet_file(storage.join(uri, file.path)) as opened:
-        if opened.metadata.num_rows != file.rows:
-            raise DataError(
-                f"{storage.join(uri, file.path)}: {opened.metadata.num_rows} rows, the manifest says "
-                f"{file.rows}; prepare the data set again"
-            )
+    with storage.parquet_file(storage.join(uri, file.path), file.num_bytes, file.row_groups) as opened:
         column = opened.schema_arrow.get_field_index("reviewed")
         for index in range(opened.num_row_groups):
             found = opened.metadata.row_group(index).column(column).statistics

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -153,9 +154,10 @@ class TextTokenizer:
         """The ids of each text, without special tokens and of any length."""
         return [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def with_specials(self, ids: Sequence[int], max_tokens: int) -> list[int]:
-        """`[CLS] … [SEP]` around as many of the ids as fit into `max_tokens`."""
-        return [self.cls_id, *ids[: max_tokens - 2], self.sep_id]
+    def with_specials(self, ids: Sequence[int] | np.ndarray, max_tokens: int) -> np.ndarray:
+        """`[CLS] … [SEP]` around as many of the ids as fit into `max_tokens`, int64."""
+        inside = np.asarray(ids[: max_tokens - 2], dtype=np.int64)
+        return np.concatenate(([self.cls_id], inside, [self.sep_id]))
 
 
 def _parse(text: str, where: str) -> Tokenizer:

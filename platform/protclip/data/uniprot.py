@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
+import pyarrow as pa
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
 from protclip import storage
-from protclip.data.formats import flatfile, protanno, rest_json, tsv, uniprot_xml
-from protclip.data.formats.common import BadRecord, Source
+from protclip.data.formats import flat_columns, protanno, rest_json, tsv, uniprot_xml
+from protclip.data.formats.common import RECORD_SCHEMA, BadRecord, Source
 from protclip.errors import DataError
 from protclip.records import ProteinRecord, Rejection
 
 SOURCES: dict[str, Source] = {
-    "flat": flatfile.SOURCE,
+    "flat": flat_columns.SOURCE,
     "xml": uniprot_xml.SOURCE,
     "tsv": tsv.SOURCE,
     "json": rest_json.SOURCE,
@@ -107,16 +108,18 @@ class _Input:
         self.head = self.read(HEAD_BYTES)
         self._rest = self.head + self._rest
 
-    def read(self, num_bytes: int) -> bytes:
-        """The next `num_bytes`, fewer only at the end."""
-        pieces = [self._rest]
+    def read(self, num_bytes: int, after: bytes = b"") -> bytes:
+        """`after` and the next `num_bytes`, fewer only at the end."""
+        pieces = [after, self._rest]
         missing = num_bytes - len(self._rest)
         while missing > 0 and (piece := self._next()):
             pieces.append(piece)
             missing -= len(piece)
-        data = b"".join(pieces)
-        self._rest = data[num_bytes:]
-        return data[:num_bytes]
+        last = pieces.pop()
+        kept = len(last) + min(0, missing)
+        self._rest = last[kept:]
+        # Joined once: a further copy of every block takes a fifth of the time of decompressing it.
+        return b"".join([*pieces, last[:kept]])
 
     def _next(self) -> bytes:
         """The next piece; nothing at the end and after damage."""
@@ -215,9 +218,9 @@ def _cut(source_bytes: _Input, blank: Block, block_bytes: int) -> Iterator[Block
     ended = False
     while not ended:
         # Doubling keeps a record of many blocks from being searched over and over.
-        chunk = source_bytes.read(max(block_bytes, len(pending)))
-        ended = not chunk
-        pending += chunk
+        known = len(pending)
+        pending = source_bytes.read(max(block_bytes, known), pending)
+        ended = len(pending) == known
         if skipping and (end := source.first_end(pending)):
             offset, pending, skipping = offset + end, pending[end:], False
         if not skipping and (end := source.last_end(pending)):
@@ -255,6 +258,26 @@ def parse_block(block: Block) -> Iterator[tuple[int, ProteinRecord | Rejection]]
         if isinstance(outcome, BadRecord):
             outcome = _rejection(outcome, block.data[start : min(end, start + MAX_REJECTED_BYTES)])
         yield block.offset + start, outcome
+
+
+def parse_columns(block: Block) -> tuple[pa.Table, list[tuple[int, ProteinRecord | Rejection]]]:
+    """As `parse_block`, with as many records as possible in columns.
+
+    Returns:
+        A table of `RECORD_SCHEMA`, and what the block holds besides, in file order.
+    """
+    columns = SOURCES[block.format].columns
+    if block.error or columns is None or len(block.data) > MAX_RECORD_BYTES:
+        return RECORD_SCHEMA.empty_table(), list(parse_block(block))
+    table, rest = columns(block.data)
+    offsets = pa.array(table["offset"].to_numpy() + block.offset)
+    others = [
+        replace(block, offset=block.offset + start, data=block.data[start:stop]) for start, stop in rest
+    ]
+    return (
+        table.set_column(RECORD_SCHEMA.get_field_index("offset"), "offset", offsets),
+        [item for other in others for item in parse_block(other)],
+    )
 
 
 def _rejection(error: BadRecord, raw: bytes) -> Rejection:

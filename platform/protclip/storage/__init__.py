@@ -2,8 +2,9 @@
 
 A URI is a local path, `file://…` or `s3://bucket/key`; `https://…` and `http://…` can be read. S3
 credentials, region and endpoint come from the standard chain (`AWS_*` variables, profiles, instance
-roles; `AWS_ENDPOINT_URL` for self-hosted servers). Writes are atomic: a reader sees the whole new file or none of it. An output that consists
-of many files becomes visible through its manifest, which is written last.
+roles; `AWS_ENDPOINT_URL` for self-hosted servers). Writes are atomic: a reader sees the whole new file
+or none of it. An output that consists of many files becomes visible through its manifest, which is
+written last.
 """
 
 from protclip.storage.files import (

@@ -132,6 +132,12 @@ def test_records_join_comments_around_internal_lines() -> None:
     assert read(text) == read(MODERN)
 
 
+def test_records_take_lines_of_a_kind_wherever_they_stand() -> None:
+    similarity = b"CC   -!- SIMILARITY: Belongs to the lamp family.\n"
+    text = MODERN.replace(similarity, b"").replace(b"KW   Lamp.\n", b"KW   Lamp.\n" + similarity)
+    assert read(text) == read(MODERN)
+
+
 def test_records_ignore_lone_terminators_and_blank_lines() -> None:
     assert len(read(b"//\n\n" + MODERN + b"\n//\n//\n\n" + OLD + b"\n")) == 2
 

@@ -65,6 +65,7 @@ def test_pairs_manifest_counts_all_splits() -> None:
         source_manifest_sha256="0",
         seed=0,
         evidence="strip",
+        max_text_tokens=510,
         tokenizer=TokenizerEntry(source="builtin", fingerprint="f", vocab_size=9),
         strata=(),
         splits={"train": Split(rows=5, files=()), "valid": Split(rows=2, files=())},

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protclip.data.biotext import biotext
-from protclip.data.pairs import pairs_table
+from protclip.data.pairs import biotext_tokens, pairs_table
 from protclip.data.strata import Origin, tables
 from protclip.data.tokenizer import TextTokenizer
 from protclip.records import PAIRS_SCHEMA, PROPERTIES, Property, ProteinRecord
@@ -59,9 +59,10 @@ def test_token_lists_joined_are_the_tokens_of_the_biotext(
     texts: list[tuple[str, str | None, str | None, str | None]], evidence: Literal["strip", "keep"]
 ) -> None:
     table = pairs_table(entries(*texts), TOKENIZER.encode, evidence, 10_000)
-    for row, parts in zip(table.to_pylist(), texts, strict=True):
+    for row, joined, parts in zip(table.to_pylist(), biotext_tokens(table), texts, strict=True):
         whole = biotext(dict(zip(PROPERTIES, parts, strict=True)), evidence)
         assert [token for prop in PROPERTIES for token in row[prop]] == TOKENIZER.encode([whole])[0]
+        assert joined.tolist() == TOKENIZER.encode([whole])[0]
 
 
 def test_pairs_table_cuts_each_property() -> None:

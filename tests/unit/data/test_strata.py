@@ -180,7 +180,7 @@ def test_read_entries_names_a_damaged_file(tmp_path: Path, damage: str) -> None:
     elif damage == "truncated":
         path.write_bytes(raw[:-20])
     elif damage == "other":
-        file = file.model_copy(update={"rows": 499})
+        file = file.model_copy(update={"rows": 499, "row_groups": (499,)})
     else:
         path.unlink()
     with pytest.raises(DataError, match=r"part-00000\.parquet"):

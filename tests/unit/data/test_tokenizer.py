@@ -71,9 +71,9 @@ def test_encode_handles_no_text_and_empty_text(builtin):
 
 
 def test_with_specials_frames_and_cuts(builtin):
-    assert builtin.with_specials([7, 8, 9], 10) == [2, 7, 8, 9, 3]
-    assert builtin.with_specials([7, 8, 9], 4) == [2, 7, 8, 3]
-    assert builtin.with_specials([], 4) == [2, 3]
+    assert builtin.with_specials([7, 8, 9], 10).tolist() == [2, 7, 8, 9, 3]
+    assert builtin.with_specials([7, 8, 9], 4).tolist() == [2, 7, 8, 3]
+    assert builtin.with_specials([], 4).tolist() == [2, 3]
 
 
 def test_json_brings_the_same_tokenizer_back(builtin):

@@ -86,3 +86,23 @@ def test_from_checkpoint_refuses_a_damaged_file(tiny_checkpoint, tmp_path):
     (directory / "model.safetensors").write_bytes(raw[:-10])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
         Embedder.from_checkpoint(str(directory))
+
+
+def test_batches_keep_within_both_bounds_and_hold_every_row(tiny_checkpoint, monkeypatch):
+    embedder = Embedder.from_checkpoint(str(tiny_checkpoint), batch_size=3, batch_tokens=40)
+    shapes = []
+    forward = embedder.model.embed_protein
+    monkeypatch.setattr(embedder.model, "embed_protein", lambda x: shapes.append(x.shape) or forward(x))
+    sequences = ["M" * n for n in (100, 3, 18, 18, 5, 5, 5, 5)]
+    together = embedder.embed_proteins(sequences)
+    # 100 residues alone are over the budget; of 18 two fit, of 5 three by number.
+    assert [tuple(shape) for shape in shapes] == [(1, 102), (2, 20), (3, 7), (2, 7)]
+    alone = Embedder.from_checkpoint(str(tiny_checkpoint), batch_size=1).embed_proteins(sequences)
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
+def test_bf16_embeddings_are_near_those_of_fp32(tiny_checkpoint, embedder):
+    bf16 = Embedder.from_checkpoint(str(tiny_checkpoint), precision="bf16").embed_proteins(SEQUENCES)
+    exact = embedder.embed_proteins(SEQUENCES)
+    assert bf16.dtype == np.float32
+    assert 0 < np.abs(bf16 - exact).max() < 3e-2

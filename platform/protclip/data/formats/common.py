@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from protclip.records import ProteinRecord
+import pyarrow as pa
+
+from protclip.records import STRATA_SCHEMA, ProteinRecord
 
 RESIDUES = b"LAGVSERTIDPKQNFYMHWCXBUZO"
 """The letters of the ESM-2 alphabet (`tensors.RESIDUE_TOKENS`, which needs torch)."""
@@ -18,7 +20,18 @@ _EXISTENCE = (
     "predicted",
     "uncertain",
 )
-_NAME_PREFIX = {"EC": "EC ", "Allergen": "allergen ", "CD_antigen": "CD antigen "}
+NAME_PREFIX = {"EC": "EC ", "Allergen": "allergen ", "CD_antigen": "CD antigen "}
+
+RECORD_SCHEMA = pa.schema(
+    [
+        *(STRATA_SCHEMA.field(name).with_nullable(True) for name in ProteinRecord.__slots__),
+        pa.field("offset", pa.int64()),
+    ]
+)
+"""The fields of `ProteinRecord` and where the entry begins."""
+
+Span = tuple[int, int]
+"""Start and end in some bytes."""
 
 
 class BadRecord(Exception):  # noqa: N818 - not an error of the program, it becomes a Rejection
@@ -56,6 +69,8 @@ class Source:
             raises `DataError` when the file as a whole is unusable.
         leftover: (bytes after the last complete entry of the file, header) to the reason why they are
             not a proper end, or an empty string. None when `records` can tell.
+        columns: Those entries that can be read many at once, as a table of `RECORD_SCHEMA`, and the spans
+            that `records` must read. None when it must read all.
     """
 
     records: Callable[[bytes, bytes], Outcomes]
@@ -63,6 +78,7 @@ class Source:
     last_end: Callable[[bytes], int]
     start: Callable[[bytes], tuple[bytes, int]] = _no_header
     leftover: Callable[[bytes, bytes], str] | None = None
+    columns: Callable[[bytes], tuple[pa.Table, list[Span]]] | None = None
 
 
 def after_first(terminator: bytes) -> Callable[[bytes], int]:
@@ -152,7 +168,7 @@ def protein_name(parts: Iterable[tuple[str, str]]) -> str:
     Raises:
         BadRecord: There is no name.
     """
-    names = [_NAME_PREFIX.get(key, "") + value for key, value in parts if value]
+    names = [NAME_PREFIX.get(key, "") + value for key, value in parts if value]
     if not names:
         raise BadRecord("no protein name")
     return f"{names[0]} ({') ('.join(names[1:])})" if len(names) > 1 else names[0]

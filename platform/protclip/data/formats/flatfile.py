@@ -1,15 +1,13 @@
 """UniProtKB flat file (`.dat`): entries of two-letter lines, ended by `//`.
 
-Speed is the point of this module. One vectorised pass finds where each kind of line begins; after it
-only the few lines that are needed are looked at, and never the references, cross references and
-features, which are most of an entry.
+This is the meaning of a flat file, of every age and state. `flat_columns` reads entries of plain modern
+form many times faster and leaves the others to this module.
 """
 
 import re
 from datetime import date
 from functools import lru_cache
-
-import numpy as np
+from itertools import pairwise
 
 from protclip.data.formats.common import (
     BadRecord,
@@ -22,65 +20,21 @@ from protclip.data.formats.common import (
 )
 from protclip.records import ProteinRecord
 
-
-def _code(line: bytes) -> int:
-    """The first two bytes of a line as one number."""
-    return line[0] << 8 | line[1]
-
-
-ID, DE, OX, CC, PE, SQ, END = map(_code, (b"ID", b"DE", b"OX", b"CC", b"PE", b"SQ", b"//"))
-PIECE_BYTES = 2**20
-NEWLINE = ord("\n")
-_INTERNAL = _code(b"**")
-_WANTED = np.zeros(65536, bool)
-_WANTED[[ID, DE, OX, CC, PE, SQ, END]] = True
-
-_IDENTITY = re.compile(
-    rb"ID   (\S+) +(\w+); +(?:PRT; +)?(\d{1,9}) AA\.[^\n]*(?:\n\*\*[^\n]*)*(?:\nAC   +([^;\s]+))?"
-)
-_TAXON = re.compile(rb"OX   NCBI_TaxID=(\d{1,9})\b")
-_NAME = re.compile(r"DE   .{9}(\w+)=([^\n]*[^\n;])")
+_TERMINATOR = b"\n//"
+_INTERNAL = re.compile(r"^\*\*.*\n", re.MULTILINE)
+_IDENTITY = re.compile(r"ID   (\S+) +(\w+); +(?:PRT; +)?(\d{1,9}) AA\.[^\n]*(?:\nAC   +([^;\s]+))?", re.ASCII)
+# These begin with a line end, not with "^", because text that is alike is then found much faster.
+_TAXON = re.compile(r"\nOX   NCBI_TaxID=(\d{1,9})\b", re.ASCII)
+_LEVEL = re.compile(r"\nPE   ([1-5])")
+_DATE = re.compile(r"\nDT   ([^\n]{0,11})")
+_NAME_LINE = re.compile(r"\nDE[^\n]*")
+_COMMENT = re.compile(r"\nCC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)")
+_NAME = re.compile(r"^DE   .{9}(\w+)=([^\n]*[^\n;])", re.MULTILINE)
 _EVIDENCE = re.compile(r" \{E[^\n{}]*\}(?=;)")
-_PARTS = re.compile(r"^DE   (?:Contains|Includes):.*", re.MULTILINE | re.DOTALL)
+_PARTS = re.compile(r"^DE   (?:Contains|Includes):$.*", re.MULTILINE | re.DOTALL)
 _OLD_NAME_END = re.compile(r" \[(?:Contains|Includes):.*| \(Fragments?\)\.?$", re.IGNORECASE)
-_COMMENT = re.compile(r"CC   -!- (FUNCTION|SUBCELLULAR LOCATION|SIMILARITY):([^\n]*(?:\nCC       [^\n]*)*)")
-_REVIEWED = {b"Reviewed": True, b"STANDARD": True, b"Unreviewed": False, b"PRELIMINARY": False}
-_LEVELS = {b"%d" % level: level for level in range(1, 6)}
-_MONTHS = (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC")
-
-Span = tuple[int, int]
-
-
-def _runs(data: bytes, start: int, end: int) -> tuple[list[int], list[Span], list[int]]:
-    """Each run of wanted lines of one kind: kinds, spans, and which runs begin or end an entry.
-
-    `**` lines interrupt no run.
-    """
-    starts = _line_starts(data, start, end)
-    characters = np.frombuffer(data, np.uint8)
-    kinds = characters[starts].astype(np.uint16) << 8 | characters[starts + 1]
-    public = kinds != _INTERNAL
-    if not public.all():
-        starts, kinds = starts[public], kinds[public]
-    first = np.flatnonzero(np.append(True, kinds[1:] != kinds[:-1])[: len(kinds)] | (kinds == ID))
-    starts, kinds = starts[first], kinds[first]
-    ends = np.append(starts, end)[1:]
-    wanted = np.flatnonzero(_WANTED[kinds])
-    kinds = kinds[wanted]
-    spans = zip(starts[wanted].tolist(), ends[wanted].tolist(), strict=True)
-    return kinds.tolist(), list(spans), np.flatnonzero((kinds == ID) | (kinds == END)).tolist()
-
-
-def _line_starts(data: bytes, start: int, end: int) -> np.ndarray:
-    """Offsets of the lines of two characters or more, int64."""
-    size = (end - start) // 8 * 8
-    # Eight bytes at once, because most groups of eight hold no line end.
-    groups = (np.frombuffer(data, np.uint8, size, start) == NEWLINE).view(np.uint64)
-    hits = np.flatnonzero(groups != 0)
-    within = np.flatnonzero(groups[hits].view(bool))
-    rest = np.array([at + 1 for at in range(start + size, end - 2) if data[at] == NEWLINE], np.int64)
-    starts = np.concatenate(([start], (hits * 8 + start + 1)[within >> 3] + (within & 7), rest))
-    return starts[: np.searchsorted(starts, end - 1)]
+_REVIEWED = {"Reviewed": True, "STANDARD": True, "Unreviewed": False, "PRELIMINARY": False}
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
 def records(data: bytes, header: bytes = b"") -> Outcomes:
@@ -92,53 +46,34 @@ def records(data: bytes, header: bytes = b"") -> Outcomes:
     """
     start = 0
     while start < len(data):
-        end = data.rfind(b"\n//", start, start + PIECE_BYTES)
-        if end < 0:
-            end = data.find(b"\n//", start)
-        end = end + 3 if end >= 0 else len(data)
-        yield from _piece(data, start, end)
+        found = data.find(_TERMINATOR, start)
+        end = len(data) if found < 0 else found + len(_TERMINATOR)
+        yield from _stretch(data, start, end, terminated=found >= 0)
         start = end
 
 
-def _piece(data: bytes, border: int, last: int) -> Outcomes:
-    """The outcomes of the entries in one part of the data, small enough for the processor's cache."""
-    kinds, spans, borders = _runs(data, border, last)
-    opened: int | None = None
-    for index in borders:
-        start = spans[index][0]
-        ended = kinds[index] == END
-        stop = start + 2 if ended else start
-        if opened is not None:
-            lines = dict(zip(kinds[opened:index], spans[opened:index], strict=True))
-            yield border, stop, _outcome(data, lines, start, terminated=ended)
-        elif data[border:stop] != b"\n":
-            yield from _stray(data, border, stop)
-        border, opened = (stop, None) if ended else (start, index)
-    if opened is None:
-        yield from _stray(data, border, last)
-    else:
-        lines = dict(zip(kinds[opened:], spans[opened:], strict=True))
-        yield border, last, _outcome(data, lines, last, terminated=False)
+def _stretch(data: bytes, start: int, end: int, *, terminated: bool) -> Outcomes:
+    """The outcomes of the bytes up to a terminator or the end; only the last entry in them has it."""
+    opened = [start + match.start() for match in re.finditer(rb"\nID", b"\n" + data[start:end])]
+    bounds = [*opened, end]
+    # Blank lines and lone terminators are nothing.
+    stray = data[start : bounds[0]].lstrip(b"/ \t\r\n")
+    if stray:
+        yield bounds[0] - len(stray), bounds[0], BadRecord("not a UniProtKB record")
+    for begin, stop in pairwise(bounds):
+        try:
+            outcome = _record(data[begin:stop], terminated=terminated and stop == end)
+        except BadRecord as error:
+            outcome = error
+        yield begin, stop, outcome
 
 
-def _stray(data: bytes, start: int, end: int) -> Outcomes:
-    """What stands outside entries; blank lines and lone terminators are nothing."""
-    text = data[start:end].lstrip(b"/ \t\r\n")
-    if text:
-        yield end - len(text), end, BadRecord("not a UniProtKB record")
-
-
-def _outcome(data: bytes, lines: dict[int, Span], end: int, *, terminated: bool) -> ProteinRecord | BadRecord:
-    """The record of one entry, or what is wrong with it."""
-    try:
-        return _record(data, lines, end, terminated=terminated)
-    except BadRecord as error:
-        return error
-
-
-def _record(data: bytes, lines: dict[int, Span], end: int, *, terminated: bool) -> ProteinRecord:
-    """The record of one entry, `end` being where its terminator begins."""
-    identity = _IDENTITY.match(data, lines[ID][0])
+def _record(entry: bytes, *, terminated: bool) -> ProteinRecord:
+    """The record of one entry."""
+    text = entry.decode("utf-8", "replace").replace("\r\n", "\n")
+    # Lines of UniProt's internal form may stand anywhere, also inside a comment.
+    text = _INTERNAL.sub("", text) if "\n**" in text else text
+    identity = _IDENTITY.match(text)
     if identity is None:
         raise BadRecord("not a UniProtKB record")
     if not terminated:
@@ -148,55 +83,40 @@ def _record(data: bytes, lines: dict[int, Span], end: int, *, terminated: bool) 
         raise BadRecord("unknown review status")
     if accession is None:
         raise BadRecord("no accession")
-    if SQ not in lines:
+    text, found, residues = text.removesuffix(_TERMINATOR.decode()).rpartition("\nSQ")
+    if not found:
         raise BadRecord("no sequence")
-    sequence = checked_sequence(data[lines[SQ][1] : end].translate(None, b" \r\n"), int(length))
-    if DE not in lines:
-        raise BadRecord("no protein name")
+    residues = residues.partition("\n")[2].replace("\n", "").replace(" ", "")
+    sequence = checked_sequence(residues.encode(), int(length))
 
     texts: dict[str, str] = {}
-    for topic, lines_of_text in _COMMENT.findall(_block(data, lines[CC])) if CC in lines else ():
-        if text := _unwrapped(lines_of_text, "\nCC       "):
-            texts[topic] = f"{texts[topic]} {text}" if topic in texts else text
-
-    taxon = _TAXON.match(data, lines[OX][0]) if OX in lines else None
-    level = data[lines[PE][0] + 5 : lines[PE][0] + 6] if PE in lines else b""
-    last_date = data.rfind(b"\nDT   ", lines[ID][0], lines[DE][0]) + 6
-    # Positional, because this call is a tenth of all the work.
+    for topic, lines_of_text in _COMMENT.findall(text):
+        if comment := _unwrapped(lines_of_text, "\nCC       "):
+            texts[topic] = f"{texts[topic]} {comment}" if topic in texts else comment
+    taxon, level, dates = _TAXON.search(text), _LEVEL.search(text), _DATE.findall(text)
     return ProteinRecord(
-        accession.decode("utf-8", "replace"),
-        entry_name.decode("utf-8", "replace"),
-        _REVIEWED[status],
-        sequence,
-        _name(_block(data, lines[DE])),
-        texts.get("FUNCTION"),
-        texts.get("SUBCELLULAR LOCATION"),
-        texts.get("SIMILARITY"),
-        _LEVELS.get(level),
-        int(taxon[1]) if taxon else None,
-        _date(data[last_date : last_date + 11]) if last_date > 5 else None,
+        accession=accession,
+        entry_name=entry_name,
+        reviewed=_REVIEWED[status],
+        sequence=sequence,
+        protein_name=_name("".join(_NAME_LINE.findall(text))[1:]),
+        function=texts.get("FUNCTION"),
+        subcellular_location=texts.get("SUBCELLULAR LOCATION"),
+        similarity=texts.get("SIMILARITY"),
+        confidence=int(level[1]) if level else None,
+        taxon_id=int(taxon[1]) if taxon else None,
+        annotation_date=entry_date(dates[-1]) if dates else None,
     )
-
-
-def _block(data: bytes, span: Span) -> str:
-    """The lines of one kind with plain line ends."""
-    block = data[span[0] : span[1]].decode("utf-8", "replace")
-    return block.replace("\r\n", "\n") if "\r" in block else block
 
 
 def _unwrapped(text: str, indent: str) -> str:
     """Continued lines joined by a space, or by nothing after a hyphen that breaks a word."""
-    if "-\n" in text:
-        text = text.replace(" -" + indent, " - ").replace("-" + indent, "-")
-    return text.replace(indent, " ").strip()
+    return re.sub(f"(?<! )-{indent}", "-", text).replace(indent, " ").strip()
 
 
 def _name(block: str) -> str:
     """Protein name of the DE lines; `Contains:` and `Includes:` name other proteins."""
-    if "s:\n" in block:
-        block = _PARTS.sub("", block)
-    if "{" in block:
-        block = _EVIDENCE.sub("", block)
+    block = _EVIDENCE.sub("", _PARTS.sub("", block))
     parts = _NAME.findall(block)
     if not parts:
         plain = _unwrapped(block[5:], "\nDE   ")
@@ -205,12 +125,16 @@ def _name(block: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _date(text: bytes) -> date:
-    """The date of "16-JAN-2019"."""
+def entry_date(text: str) -> date:
+    """The date of "16-JAN-2019".
+
+    Raises:
+        BadRecord: It is none.
+    """
     try:
         return date(int(text[7:]), _MONTHS.index(text[3:6]) + 1, int(text[:2]))
     except ValueError as error:
         raise BadRecord("malformed date") from error
 
 
-SOURCE = Source(records, after_first(b"\n//"), after_last(b"\n//"))
+SOURCE = Source(records, after_first(_TERMINATOR), after_last(_TERMINATOR))
