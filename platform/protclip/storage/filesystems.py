@@ -41,6 +41,7 @@ def _s3_client(
         config_kwargs={
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
+            # The standard mode stops repeating requests for good once a longer disturbance used up its quota.
             "retries": {"total_max_attempts": max_attempts, "mode": "legacy"},
         },
     )
