@@ -210,6 +210,7 @@ def _parse_all(
             [i for i in inputs if not _is_done(i.origin.index, read_files, done)],
             Stage(read, num_cpus=0),
             Stage(parse),
+            bytes_per_result=block_bytes(config, inputs),
         )
         for block in chain(done.values(), fresh):
             blocks.append(block)

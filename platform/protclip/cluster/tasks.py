@@ -9,6 +9,7 @@ import functools
 import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.util.debug import log_once
 from protclip.errors import ProtclipError
 
 PAYLOAD = "payload"
+RESULTS_PER_CPU = 4
 
 Run = Callable[[Any], Iterable[Any]]
 
@@ -77,8 +79,16 @@ class Workers:
         )
 
 
-def run_stages(items: Iterable[Any], *stages: Stage | Workers) -> Iterator[Any]:
+def run_stages(
+    items: Iterable[Any], *stages: Stage | Workers, bytes_per_result: int | None = None
+) -> Iterator[Any]:
     """Sends items through stages on the connected cluster; yields the last results as they come.
+
+    Args:
+        items: What the first stage gets.
+        stages: The steps.
+        bytes_per_result: About the size of what passes between stages, if it is large: then each CPU has at
+            most `RESULTS_PER_CPU` of them under way, however much memory there is.
 
     Raises:
         ProtclipError: A task raised it.
@@ -94,6 +104,10 @@ def run_stages(items: Iterable[Any], *stages: Stage | Workers) -> Iterator[Any]:
     # One row per block, so that a generator's results leave it one by one.
     context.target_max_block_size = 1
     most = max(1, min(len(rows), int(ray.cluster_resources().get("CPU", 1))))
+    if bytes_per_result is not None:
+        limit = RESULTS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)) * bytes_per_result
+        context.execution_options = copy(context.execution_options)
+        context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=limit)
     with ray.data.DataContext.current(context):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         for stage in stages:

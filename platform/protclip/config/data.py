@@ -37,7 +37,7 @@ class PrepareConfig(Config):
         "512, which takes about 2 GB of memory per core",
     )
     rows_per_file: Count = Field(
-        default=500_000, description="rows of one part of the strata, about; a part has a file per stratum"
+        default=250_000, description="rows of one part of the strata, about; a part has a file per stratum"
     )
     overwrite: bool = Field(default=False, description="replace an output that is already there")
     tracking: TrackingConfig = TrackingConfig()
