@@ -216,6 +216,7 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(handler)
+    level = root.level
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -223,6 +224,7 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+        root.setLevel(level)
 
 
 @contextmanager

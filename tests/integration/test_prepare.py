@@ -212,9 +212,9 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, results: int) -> list[int]:
     """Lets a job get so many results of its tasks; the list says how many it got per stream."""
     run_stages, got = prepare_module.run_stages, []
 
-    def stages(items: Any, *stages: Any) -> Iterator[Any]:
+    def stages(items: Any, *stages: Any, **options: Any) -> Iterator[Any]:
         got.append(0)
-        for result in run_stages(items, *stages):
+        for result in run_stages(items, *stages, **options):
             yield result
             got[-1] += 1
             if sum(got) == results:
@@ -338,7 +338,7 @@ def test_prepare_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     client = MlflowClient(uri)
     run = client.get_run(result["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.params["rows_per_file"] == "500000"
+    assert run.data.params["rows_per_file"] == "250000"
     assert run.data.metrics["data/entries"] == 30
     assert run.data.tags["data_manifest"] == StrataManifest.digest(str(tmp_path / "out"))
     assert {a.path for a in client.list_artifacts(result["run_id"], "data")} == {

@@ -1,12 +1,13 @@
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from protclip.cluster.tasks import Stage, Workers, run_stages
+from protclip.cluster.tasks import RESULTS_PER_CPU, Stage, Workers, run_stages
 from protclip.errors import DataError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -71,3 +72,25 @@ def test_run_stages_passes_an_error_through_later_stages() -> None:
     fail = partial(fail_at_once_or_leave_a_file, folder=Path())
     with pytest.raises(DataError, match="file zero is bad"):
         list(run_stages([0], Stage(fail, num_cpus=0), Stage(plus_length)))
+
+
+def test_run_stages_holds_readers_back_when_results_are_large(tmp_path: Path) -> None:
+    size = 16_000_000
+
+    def read(count: int) -> Iterator[bytes]:
+        for number in range(count):
+            time.sleep(0.02)
+            (tmp_path / f"read-{number}").touch()
+            yield bytes(size)
+
+    def parse(_: bytes) -> Iterator[int]:
+        time.sleep(0.3)
+        ahead = len(list(tmp_path.glob("read-*"))) - len(list(tmp_path.glob("parsed-*")))
+        (tmp_path / f"parsed-{uuid.uuid4().hex}").touch()
+        yield ahead
+
+    stages = Stage(read, num_cpus=0), Stage(parse)
+    assert len(list(run_stages([4], *stages))) == 4
+    ahead = list(run_stages([40], *stages, bytes_per_result=size))
+    assert len(ahead) == 40
+    assert max(ahead) <= 1.5 * RESULTS_PER_CPU * 4

@@ -108,6 +108,9 @@ def run_stages(
         limit = RESULTS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)) * bytes_per_result
         context.execution_options = copy(context.execution_options)
         context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=limit)
+        # Without these two Ray Data lets producers of large blocks run ahead of the limit.
+        context.output_backpressure_guard_release_interval_s = 1.0
+        context.downstream_capacity_backpressure_ratio = 1.0
     with ray.data.DataContext.current(context):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         for stage in stages:
