@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from protclip import storage
 from protclip.data.releases import NOTE_NAME, release_of
 from protclip.data.strata import Origin
-from protclip.data.uniprot import HEAD_BYTES, detect_format
+from protclip.data.uniprot import format_of
 from protclip.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def find_inputs(uris: Sequence[str], wanted: str) -> list[Input]:
         wanted: A format for all, or "auto".
 
     Raises:
-        DataError: A file is missing, empty, or of no known format.
+        DataError: A file is missing, empty, of no known format, or a table without the columns needed.
     """
     files = [file for uri in uris for file in storage.list_files(uri)]
     files = [file for file in files if storage.basename(file.uri) != NOTE_NAME]
@@ -40,11 +40,7 @@ def find_inputs(uris: Sequence[str], wanted: str) -> list[Input]:
     for index, file in enumerate(files):
         if not file.num_bytes:
             raise DataError(f"{file.uri}: the file is empty; fetch it again or leave it out")
-        name = wanted
-        if name == "auto":
-            with storage.open_input(file.uri) as source:
-                name = detect_format(file.uri, source.read(HEAD_BYTES))
-        inputs.append(Input(Origin(index, file.uri), name, file.num_bytes))
+        inputs.append(Input(Origin(index, file.uri), format_of(file.uri, wanted), file.num_bytes))
     return inputs
 
 

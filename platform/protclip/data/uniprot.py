@@ -190,25 +190,44 @@ def read_blocks(uri: str, format: str = "auto", block_bytes: int = BLOCK_BYTES) 
     """
     with storage.open_input(uri) as file:
         source_bytes = _Input(file, uri)
-        head = source_bytes.head.removeprefix(_BOM)
-        if not head:
-            yield Block(0, b"", format, error=source_bytes.error or "empty file")
+        blank = _begin(source_bytes, uri, format)
+        if blank.error:
+            yield blank
             return
-        if format == "auto":
-            format = detect_format(uri, head)  # noqa: A001
-        elif format == "json" and rest_json.is_lines(head):
-            format = "json_lines"  # noqa: A001
-        source = SOURCES[format]
-        try:
-            header, start = source.start(head)
-        except DataError as error:
-            if source_bytes.error:
-                yield Block(0, head[:MAX_REJECTED_BYTES], format, error=source_bytes.error)
-                return
-            raise DataError(f"{uri}: {error}") from error
-        start += len(source_bytes.head) - len(head)
-        source_bytes.read(start)
-        yield from _cut(source_bytes, Block(start, b"", format, header), block_bytes)
+        source_bytes.read(blank.offset)
+        yield from _cut(source_bytes, blank, block_bytes)
+
+
+def format_of(uri: str, wanted: str = "auto") -> str:
+    """The format of a file, once its beginning is known to be readable as such.
+
+    Args:
+        uri: As for `read_blocks`.
+        wanted: Key of `SOURCES`, or "auto".
+
+    Raises:
+        DataError: As `read_blocks`.
+    """
+    with storage.open_input(uri) as file:
+        return _begin(_Input(file, uri), uri, wanted).format
+
+
+def _begin(source_bytes: _Input, uri: str, format: str) -> Block:  # noqa: A002
+    """An empty block where the entries begin; one with an error when the file is damaged before that."""
+    head = source_bytes.head.removeprefix(_BOM)
+    if not head:
+        return Block(0, b"", format, error=source_bytes.error or "empty file")
+    if format == "auto":
+        format = detect_format(uri, head)  # noqa: A001
+    elif format == "json" and rest_json.is_lines(head):
+        format = "json_lines"  # noqa: A001
+    try:
+        header, start = SOURCES[format].start(head)
+    except DataError as error:
+        if source_bytes.error:
+            return Block(0, head[:MAX_REJECTED_BYTES], format, error=source_bytes.error)
+        raise DataError(f"{uri}: {error}") from error
+    return Block(start + len(source_bytes.head) - len(head), b"", format, header)
 
 
 def _cut(source_bytes: _Input, blank: Block, block_bytes: int) -> Iterator[Block]:
