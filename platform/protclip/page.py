@@ -1,4 +1,4 @@
-"""What every report is made of: a self-contained HTML page, tables in HTML and Markdown, shares."""
+"""What every report is made of: a self-contained HTML page, tables in HTML and Markdown, shares, sizes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -70,3 +70,12 @@ def percent(part: float, whole: float) -> str:
     if not whole:
         return "–"
     return f"{part / whole:.2%}" if not 0 < part / whole < 0.0001 else "< 0.01%"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.2f} TB"

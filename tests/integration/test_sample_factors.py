@@ -242,7 +242,7 @@ def test_sample_epochs_are_further_samples_of_the_same_law(strata: str, tmp_path
             assert abs(found[stratum.confidence, stratum.coverage] - n * p) <= 4.5 * deviation + 1e-9
     sample(config(strata, tmp_path / "once", sampling=sampling_ | {"epochs": 1}, splits=whole))
     assert accessions(tmp_path / "once") == contents[0]
-    assert manifest.train(4) == manifest.resamples[0]
+    assert manifest.all_splits["train-epoch-001"] == manifest.resamples[0]
     # A data set of fewer samples replaces one of more, and leaves nothing of it.
     one = config(strata, tmp_path / "one", sampling=sampling_ | {"epochs": 1}, overwrite=True)
     sample(one)

@@ -75,8 +75,7 @@ def shards(output: Path) -> dict[str, bytes]:
 def pairs(output: Path, split: str) -> pa.Table:
     """The pairs of a split, or of a further sample by the name of its folder."""
     manifest = PairsManifest.load(str(output))
-    further = {f"train-epoch-{e:03d}": found for e, found in enumerate(manifest.resamples, start=1)}
-    files = (manifest.splits | further)[split].files
+    files = manifest.all_splits[split].files
     tables_ = [pq.read_table(output / file.path) for file in files]
     return pa.concat_tables([PAIRS_SCHEMA.empty_table(), *tables_])
 

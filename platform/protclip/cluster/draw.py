@@ -10,19 +10,19 @@ import pyarrow as pa
 
 from protclip import storage
 from protclip.cluster.journal import Journal
-from protclip.cluster.output import progress
 from protclip.cluster.resume import run_kept
 from protclip.cluster.shards import ORDER, RUN_SCHEMA, Runs
 from protclip.cluster.shuffle import write_run
 from protclip.cluster.survey import Entries, Judge, Part
 from protclip.config.data import SampleConfig
 from protclip.data.families import content_ids
-from protclip.data.manifest import StratumCount
+from protclip.data.manifest import StratumCount, train_split
 from protclip.data.pairs import TAKEN_COLUMNS, pairs_table
 from protclip.data.sampling import SPLITS, keep, order_keys, split_indices
 from protclip.data.strata import totals
 from protclip.data.tokenizer import TextTokenizer
 from protclip.data.traits import group_ids
+from protclip.progress import progress
 from protclip.records import PAIRS_SCHEMA, PROPERTIES
 
 READ_COLUMNS = (*TAKEN_COLUMNS, *map(str, PROPERTIES))
@@ -78,7 +78,7 @@ class Draw:
 
 def split_samples(epochs: int) -> dict[str, int]:
     """Which sample each split is taken from: `SPLITS` from the first, one more from each further one."""
-    return dict.fromkeys(SPLITS, 0) | {f"train-epoch-{epoch:03d}": epoch for epoch in range(1, epochs)}
+    return dict.fromkeys(SPLITS, 0) | {train_split(epoch): epoch for epoch in range(1, epochs)}
 
 
 def draw_all(parts: list[Part], draw: Draw, journal: Journal) -> tuple[DrawnPart, dict[str, Runs]]:

@@ -17,7 +17,7 @@ from protclip import checkpoint, storage
 from protclip.checkpoint import Meta
 from protclip.cluster.embed_file import STAGE, EmbeddedFile, FileEmbedder, Source, journal_name, schema_of
 from protclip.cluster.journal import Journal
-from protclip.cluster.output import Output, progress, show, tracked
+from protclip.cluster.output import Output, publish, tracked
 from protclip.cluster.session import connect, has_gpu
 from protclip.cluster.tasks import Workers, run_stages
 from protclip.config.schema import EmbedConfig, PretrainConfig
@@ -28,12 +28,13 @@ from protclip.data.manifest import (
     EmbeddingsManifest,
     FileEntry,
     PairsManifest,
-    StrataManifest,
+    load_manifest,
 )
 from protclip.data.sampling import SPLITS
 from protclip.data.strata import stratum_of
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import ConfigError, DataError
+from protclip.progress import progress
 from protclip.records import CONFIDENCE_LEVELS
 from protclip.tracking.base import Tracker
 
@@ -118,27 +119,25 @@ def find_source(config: EmbedConfig, uri: str, meta: Meta, trained: PretrainConf
         ConfigError: That is unknown.
         DataError: There is no such source, nothing in it is wanted, or another tokenizer made it.
     """
-    path = storage.join(config.source, MANIFEST_NAME)
-    kind = storage.read_json(path).get("kind") if storage.exists(path) else None
-    if kind == "pairs":
-        pairs = PairsManifest.load(config.source)
+    source = load_manifest(config.source)
+    if isinstance(source, PairsManifest):
         tokenizer = storage.read_bytes(storage.join(uri, checkpoint.TOKENIZER)).decode()
         fingerprint = TextTokenizer.from_json(tokenizer).fingerprint
-        if pairs.tokenizer.fingerprint != fingerprint:
+        if source.tokenizer.fingerprint != fingerprint:
             raise DataError(
-                f"{config.source}: tokenised with {pairs.tokenizer.source!r} "
-                f"({pairs.tokenizer.fingerprint[:12]}), but the checkpoint reads {fingerprint[:12]}; sample "
+                f"{config.source}: tokenised with {source.tokenizer.source!r} "
+                f"({source.tokenizer.fingerprint[:12]}), but the checkpoint reads {fingerprint[:12]}; sample "
                 "with the checkpoint's tokenizer, or embed the strata"
             )
-        files = [file for split in SPLITS for file in pairs.splits[split].files]
-        evidence, max_text_tokens = pairs.evidence, pairs.max_text_tokens
+        files = [file for split in SPLITS for file in source.splits[split].files]
+        evidence, max_text_tokens = source.evidence, source.max_text_tokens
     else:
-        files = [file for file in StrataManifest.load(config.source).files if _is_wanted(file, config)]
+        files = [file for file in source.files if _is_wanted(file, config)]
         evidence, max_text_tokens = _text_rules(config, uri, meta, trained)
     if not any(file.rows for file in files):
         raise DataError(_nothing(config))
-    digest = StrataManifest.digest(config.source)
-    return Source(digest, tuple(files), kind == "pairs", evidence, max_text_tokens)
+    tokenised = isinstance(source, PairsManifest)
+    return Source(source.digest(config.source), tuple(files), tokenised, evidence, max_text_tokens)
 
 
 def _is_wanted(file: FileEntry, config: EmbedConfig) -> bool:
@@ -226,7 +225,7 @@ def _workers(config: EmbedConfig, prepare: "partial[FileEmbedder]", most: int) -
 def _publish(manifest: EmbeddingsManifest, output: str, tracker: Tracker) -> None:
     """Shows and keeps the cosines by stratum, and whether they fall as C rises."""
     counts = manifest.consistency
-    show(
+    publish(
         TABLE_NAME,
         output,
         tracker,

@@ -11,7 +11,6 @@ import ray
 import torch
 
 from protclip import checkpoint, storage
-from protclip.cluster.output import progress
 from protclip.cluster.session import connect, has_gpu
 from protclip.config.schema import SuiteConfig
 from protclip.data.picture import render
@@ -22,6 +21,7 @@ from protclip.evaluation.registry import load_benchmark
 from protclip.evaluation.results import Result, Summary, summarise
 from protclip.evaluation.runner import read_data, run_on_checkpoint, seeds_of
 from protclip.evaluation.spec import BenchmarkSpec
+from protclip.progress import progress
 from protclip.tracking.base import Status
 from protclip.tracking.mlflow import DESCRIPTION_TAG, join, open_run
 from protclip.tracking.params import flatten

@@ -23,12 +23,12 @@ from pyarrow import csv
 
 from protclip import storage
 from protclip.cluster.journal import Journal, keep
-from protclip.cluster.output import progress
 from protclip.cluster.shuffle import KEY_SPACE, KeyRange, ranges_for, read_range, write_run
 from protclip.cluster.tasks import Stage, run_stages
 from protclip.data.families import content_ids
 from protclip.data.manifest import MANIFEST_NAME, JoinedTable
 from protclip.errors import ConfigError, DataError
+from protclip.progress import progress
 
 log = logging.getLogger(__name__)
 

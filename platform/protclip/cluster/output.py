@@ -1,20 +1,15 @@
 """What the data jobs share: an output that is theirs alone, and the run that remembers them."""
 
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from protclip import __version__, storage
 from protclip.cluster.claim import Claim, claimed
 from protclip.cluster.journal import Journal
-from protclip.cluster.progress import LINE_EVERY_S
 from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.config.schema import EmbedConfig
 from protclip.data.manifest import MANIFEST_NAME, EmbeddingsManifest, PairsManifest, StrataManifest
@@ -23,7 +18,7 @@ from protclip.provenance import git_sha
 from protclip.tracking.base import Tracker
 
 if TYPE_CHECKING:
-    from protclip.data.picture import Panel
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -153,24 +148,6 @@ def publish(
     title: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
-    panels: "Sequence[Panel]",
-    notes: Sequence[str] = (),
-) -> None:
-    """`show` with heat maps of strata."""
-    from protclip.data.picture import draw
-
-    picture = partial(draw, title, panels)
-    show(name, output, tracker, title=title, columns=columns, rows=rows, draw=picture, notes=notes)
-
-
-def show(
-    name: str,
-    output: str,
-    tracker: Tracker,
-    *,
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
     draw: Callable[[Path], None],
     notes: Sequence[str] = (),
 ) -> None:
@@ -191,11 +168,3 @@ def show(
         draw(picture)
         storage.copy_to(picture, storage.join(output, picture.name))
         tracker.log_file(picture, "data")
-
-
-def progress(description: str, unit: str, total: int | None = None) -> tqdm:
-    """A bar on stderr: alive on a terminal, a line every few seconds in a log."""
-    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY_S
-    return tqdm(
-        desc=description, unit=unit, total=total, mininterval=interval, dynamic_ncols=True, file=sys.stderr
-    )

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from protclip import storage
 from protclip.cluster.journal import Journal, keep
-from protclip.cluster.output import Output, progress, publish, tracked
+from protclip.cluster.output import Output, publish, tracked
 from protclip.cluster.session import connect
 from protclip.cluster.shuffle import MAX_CELLS, KeyRange, ranges_for, read_range, write_run
 from protclip.cluster.tasks import Stage, run_stages
@@ -38,6 +38,7 @@ from protclip.data.strata import (
 from protclip.data.summary import add_stored, count_entries, summarise, taxa
 from protclip.data.uniprot import Block, read_blocks
 from protclip.errors import DataError
+from protclip.progress import progress
 from protclip.records import CONFIDENCE_LEVELS, NUM_PROPERTIES, REJECTED_SCHEMA
 from protclip.tracking.base import Tracker
 
@@ -352,15 +353,19 @@ def _too_many(rejected: Counter[str], records: int, limit: float, uri: str) -> s
 
 def _publish(manifest: StrataManifest, output: str, tracker: Tracker) -> None:
     """Shows and keeps how many entries each stratum has."""
+    # Workers import this module, but have no use for matplotlib.
+    from protclip.data.picture import draw
+
     for reason, count in manifest.rejected.items():
         log.info("rejected: %s × %s", f"{count:,}", reason)
     if manifest.missing_confidence:
         log.info("no protein existence level stated, one assumed: %s", f"{manifest.missing_confidence:,}")
+    title = "Entries by confidence C and coverage R"
     publish(
         TABLE_NAME,
         output,
         tracker,
-        title="Entries by confidence C and coverage R",
+        title=title,
         columns=("C", "R", "entries", "share", "Swiss-Prot", "TrEMBL"),
         rows=[
             (
@@ -373,5 +378,5 @@ def _publish(manifest: StrataManifest, output: str, tracker: Tracker) -> None:
             )
             for s in manifest.strata
         ],
-        panels=[("entries", manifest.strata)],
+        draw=partial(draw, title, [("entries", manifest.strata)]),
     )

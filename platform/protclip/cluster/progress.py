@@ -1,6 +1,5 @@
 """A progress line on the driver for work that goes on in a worker."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import ray
-from tqdm import tqdm
+
+from protclip.progress import progress
 
 POLL_S = 0.5
-LINE_EVERY_S = 15.0
 
 
 Post = Callable[[int, str], None]
@@ -44,10 +43,7 @@ def progress_line(total: int, description: str) -> Iterator[Post]:
     """
     board: Any = ray.remote(num_cpus=0)(_Board).remote()
     done = threading.Event()
-    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY_S
-    bar = tqdm(
-        total=total, desc=description, unit="step", dynamic_ncols=True, mininterval=interval, file=sys.stderr
-    )
+    bar = progress(description, "step", total)
 
     def show() -> None:
         step, text = ray.get(board.read.remote())

@@ -6,6 +6,7 @@ one task per shard merges the runs (`shards`). The pairs depend on the entries, 
 alone, not on the parts' files nor on the number of workers.
 """
 
+import functools
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ from protclip.config.data import SampleConfig
 from protclip.data.families import content_ids
 from protclip.data.law import Law, StratumRate, solved_scale, stratum_population, stratum_rates
 from protclip.data.manifest import (
+    FURTHER_TRAIN,
     MANIFEST_NAME,
     TOKENIZER_NAME,
     Drawing,
@@ -51,7 +53,6 @@ log = logging.getLogger(__name__)
 
 TABLE_NAME = "sampling"
 SYMBOLS = {"confidence": "C", "coverage": "R"}
-FURTHER_SAMPLE = "train-epoch-"
 PAIRS_PER_TASK = 65_536
 ROWS_PER_TASK = 2_000_000
 CELLS_PER_SHARD = 4
@@ -165,7 +166,7 @@ def _owned(config: SampleConfig) -> list[str]:
         found = {
             file.uri.removeprefix(prefix).partition("/")[0] for file in storage.list_files(config.output)
         }
-        names += sorted(name for name in found if name.startswith(FURTHER_SAMPLE))
+        names += sorted(name for name in found if name.startswith(FURTHER_TRAIN))
     return [*dict.fromkeys(names)]
 
 
@@ -250,12 +251,21 @@ def _sampled_strata(rates: Sequence[StratumRate], kept: Iterable[StratumCount]) 
 
 def _publish(manifest: PairsManifest, output: str, tracker: Tracker) -> None:
     """Shows and keeps the entries before and after, and what else there is to know of the draw."""
+    # Workers import this module, but have no use for matplotlib.
+    from protclip.data.picture import draw
+
+    title = f"Property-driven sampling by confidence C and coverage R: {_formula(manifest.drawing)}"
+    panels = [
+        ("before", [s.before for s in manifest.strata]),
+        ("expected", [_rounded(s) for s in manifest.strata]),
+        ("after", [s.after for s in manifest.strata]),
+    ]
     columns = ("C", "R", "entries", "Swiss-Prot", "rate", "expected", "pairs", "Swiss-Prot pairs", "share")
     publish(
         TABLE_NAME,
         output,
         tracker,
-        title=f"Property-driven sampling by confidence C and coverage R: {_formula(manifest.drawing)}",
+        title=title,
         columns=columns,
         rows=[
             (
@@ -271,11 +281,7 @@ def _publish(manifest: PairsManifest, output: str, tracker: Tracker) -> None:
             )
             for s in manifest.strata
         ],
-        panels=[
-            ("before", [s.before for s in manifest.strata]),
-            ("expected", [_rounded(s) for s in manifest.strata]),
-            ("after", [s.after for s in manifest.strata]),
-        ],
+        draw=functools.partial(draw, title, panels),
         notes=_notes(manifest),
     )
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from protclip import storage
 from protclip.cluster.journal import Journal
-from protclip.cluster.output import progress
 from protclip.cluster.resume import run_kept
 from protclip.cluster.shuffle import KeyRange, key_ranges, read_range
 from protclip.config.data import SampleConfig
 from protclip.data.manifest import FileEntry, Split
 from protclip.data.sampling import SPLITS
 from protclip.data.summary import count_pairs
+from protclip.progress import progress
 from protclip.records import PAIRS_SCHEMA
 
 ORDER = "order"

@@ -19,7 +19,6 @@ import ray
 from protclip import storage
 from protclip.cluster.join import SideTable
 from protclip.cluster.journal import Journal
-from protclip.cluster.output import progress
 from protclip.cluster.resume import run_kept
 from protclip.cluster.shuffle import KeyRange, ranges_for, read_range, write_run
 from protclip.cluster.tasks import Stage, run_stages
@@ -28,6 +27,7 @@ from protclip.data.manifest import FileEntry, StrataManifest
 from protclip.data.sampling import typical, weight_bins, weights
 from protclip.data.strata import read_entries, stratum_of
 from protclip.data.traits import SCORE_STEPS, Facts, columns, read_trait
+from protclip.progress import progress
 
 EPOCH = date(1970, 1, 1)
 ROWS_PER_TASK = 1_000_000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from protclip.data.charts import draw_lengths
 from protclip.data.footers import Footers
-from protclip.data.manifest import FileEntry, GroupSummary, Histogram, Summary
-from protclip.data.summary import combined, quantile
-from protclip.page import percent
+from protclip.data.manifest import FileEntry
+from protclip.data.summary import GroupSummary, Histogram, Summary, combined, quantile
+from protclip.page import percent, size
 from protclip.records import Property
 
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -36,15 +36,6 @@ class Card:
     notes: Sequence[str] = ()
     picture: str = ""
     paint: Callable[[Path], None] | None = None
-
-
-def size(num_bytes: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.2f} TB"
 
 
 def label(prop: Property) -> str:

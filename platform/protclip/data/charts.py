@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from protclip.data.manifest import Histogram
-from protclip.data.summary import bin_floor, bin_width, quantile
+from protclip.data.summary import Histogram, bin_floor, bin_width, quantile
 from protclip.page import percent
 
 DRAWN_BITS = 2

@@ -2,14 +2,11 @@
 
 import logging
 import shutil
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 from protclip import storage
 from protclip.config.data import DownloadConfig
@@ -17,13 +14,14 @@ from protclip.data.query import FILE_NAME, Query
 from protclip.data.releases import DownloadedFile, ReleaseNote, RemoteFile, find_release
 from protclip.data.transfer import Moved, Transfer, extract
 from protclip.errors import DataError
+from protclip.page import size
+from protclip.progress import progress
 from protclip.storage.http import Patience
 from protclip.storage.resumable import kept_bytes
 
 log = logging.getLogger(__name__)
 
 ARCHIVES = ".archives"
-LINE_EVERY_S = 15.0
 
 
 def download(config: DownloadConfig) -> dict[str, object]:
@@ -134,8 +132,8 @@ def _show_plan(release: str, files: Sequence[RemoteFile], missing: Sequence[Remo
     """Says what will be fetched."""
     for file in files:
         state = "" if file in missing else " (there already)"
-        log.info("release %s: %s, %s%s", release, file.name, _size(file.num_bytes), state)
-    log.info("to download: %s", _size(sum(file.num_bytes for file in missing)))
+        log.info("release %s: %s, %s%s", release, file.name, size(file.num_bytes), state)
+    log.info("to download: %s", size(sum(file.num_bytes for file in missing)))
 
 
 def _check_room(output: str, missing: Sequence[RemoteFile]) -> None:
@@ -147,7 +145,7 @@ def _check_room(output: str, missing: Sequence[RemoteFile]) -> None:
     free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
     if needed > free:
         raise DataError(
-            f"{output}: {_size(needed)} are needed and {_size(free)} are free; make room, choose fewer "
+            f"{output}: {size(needed)} are needed and {size(free)} are free; make room, choose fewer "
             "sections or another output, which may be s3://bucket/key"
         )
 
@@ -170,24 +168,10 @@ def _fetch_all(
 def _bar(description: str, total: int, unit: str, *, shown: bool = True) -> Iterator[Moved]:
     """A bar on stderr: alive on a terminal, a line every few seconds in a log."""
     lock = threading.Lock()
-    with tqdm(
-        desc=description,
-        total=total,
-        unit=unit,
-        unit_scale=True,
-        mininterval=0.1 if sys.stderr.isatty() else LINE_EVERY_S,
-        dynamic_ncols=True,
-        file=sys.stderr,
-        disable=not shown,
-    ) as bar:
+    with progress(description, unit, total, unit_scale=True, disable=not shown) as bar:
 
         def moved(count: int) -> None:
             with lock:
                 bar.update(count)
 
         yield moved
-
-
-def _size(num_bytes: int) -> str:
-    """Bytes for people."""
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.2f} MB"

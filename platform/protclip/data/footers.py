@@ -1,6 +1,5 @@
 """What the footers of a data set's Parquet files say, held against its manifest; no row is read."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from protclip import storage
 from protclip.data.manifest import FileEntry
 from protclip.errors import DataError
+from protclip.progress import progress
 
 READERS = 32
 NAMED_PROBLEMS = 10
@@ -79,18 +78,7 @@ def read_footers(uri: str, files: Sequence[FileEntry]) -> list[Footers]:
     read = partial(_read, uri, sizes)
     footers: list[Footers] = []
     problems: list[str] = []
-    interval = 0.1 if sys.stderr.isatty() else 15.0
-    with (
-        ThreadPoolExecutor(READERS) as pool,
-        tqdm(
-            desc="reading footers",
-            unit=" files",
-            total=len(files),
-            mininterval=interval,
-            dynamic_ncols=True,
-            file=sys.stderr,
-        ) as bar,
-    ):
+    with ThreadPoolExecutor(READERS) as pool, progress("reading footers", " files", len(files)) as bar:
         for found in pool.map(read, files):
             if isinstance(found, str):
                 problems.append(found)
@@ -100,8 +88,7 @@ def read_footers(uri: str, files: Sequence[FileEntry]) -> list[Footers]:
     if problems:
         more = len(problems) - NAMED_PROBLEMS
         raise DataError(
-            f"{uri}: {len(problems):,} of {len(files):,} files are not what the manifest says; make the data "
-            "set again\n"
+            f"{uri}: {len(problems):,} of {len(files):,} files are not what the manifest says\n"
             + "\n".join(problems[:NAMED_PROBLEMS])
             + (f"\n… and {more:,} more" if more > 0 else "")
         )
@@ -113,22 +100,11 @@ def _read(uri: str, sizes: dict[str, int], file: FileEntry) -> Footers | str:
     place = storage.join(uri, file.path)
     if place not in sizes:
         return f"{place}: there is no such file"
-    resized = ""
-    if sizes[place] != file.num_bytes:
-        resized = f"{place}: {sizes[place]:,} bytes, the manifest says {file.num_bytes:,}"
     try:
-        with storage.parquet_file(place) as opened:
-            metadata = opened.metadata
+        with storage.parquet_file(place, file.num_bytes, file.row_groups) as opened:
+            return _footers(opened.metadata, file.num_bytes)
     except DataError as error:
-        return resized or str(error)
-    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    if groups != file.row_groups or sum(groups) != file.rows:
-        return (
-            f"{place}: {sum(groups):,} rows in {len(groups):,} row groups, the manifest says {file.rows:,} "
-            f"in {len(file.row_groups):,}"
-            + (" of other sizes" if (sum(groups), len(groups)) == (file.rows, len(file.row_groups)) else "")
-        )
-    return resized or _footers(metadata, file.num_bytes)
+        return str(error)
 
 
 def _footers(metadata: pq.FileMetaData, num_bytes: int) -> Footers:

@@ -5,23 +5,28 @@ A data set exists once its `manifest.json` does; it is always written last.
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from protclip import storage
+from protclip.config.base import Config
 from protclip.config.data import SamplingConfig, SplitsConfig
+from protclip.data.summary import Summary
 from protclip.errors import DataError
 from protclip.storage import StoredFile
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 TAXA_NAME = "taxa.parquet"
+FURTHER_TRAIN = "train-epoch-"
+"""What the names of the training splits of further samples begin with."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def train_split(sample: int) -> str:
+    """Name of the training split of a sample."""
+    return f"{FURTHER_TRAIN}{sample:03d}" if sample else "train"
 
 
-class FileEntry(_Model):
+class FileEntry(Config):
     """One Parquet file of a data set, path relative to the manifest."""
 
     path: str
@@ -49,7 +54,7 @@ class FileEntry(_Model):
         )
 
 
-class StratumCount(_Model):
+class StratumCount(Config):
     """Entries of one (confidence, coverage) stratum, split by section."""
 
     confidence: int
@@ -63,61 +68,6 @@ class StratumCount(_Model):
         return self.reviewed + self.unreviewed
 
 
-Histogram = dict[int, int]
-"""Rows by value. Of lengths the values are the lowest ones of logarithmic bins, see `data.summary`."""
-
-
-class GroupSummary(_Model):
-    """One section (or split) of one stratum in numbers that add up.
-
-    Attributes:
-        section: "reviewed" or "unreviewed" in strata, the split in pairs.
-        confidence: C of the stratum.
-        coverage: Number of its properties.
-        residues: Of all sequences together.
-        lengths: Rows by length in residues.
-        texts: Rows that have a property, by length of its text: characters in strata, tokens in pairs.
-        years: Entries by year of the last annotation, those without a date left out.
-        releases: Entries by release, "unstated" where there is none.
-    """
-
-    section: str
-    confidence: int
-    coverage: int
-    residues: int = 0
-    lengths: Histogram
-    texts: dict[str, Histogram] = {}
-    years: Histogram = {}
-    releases: dict[str, int] = {}
-
-
-class TaxonCount(_Model):
-    """Entries of one organism, by its NCBI taxonomy identifier."""
-
-    taxon_id: int
-    reviewed: int
-    unreviewed: int
-
-    @property
-    def total(self) -> int:
-        """Entries of both sections."""
-        return self.reviewed + self.unreviewed
-
-
-class Summary(_Model):
-    """What the rows of a data set are like.
-
-    Attributes:
-        groups: Per section and stratum, those that have rows.
-        num_taxa: Distinct organisms; in `taxa.parquet` each is counted.
-        top_taxa: The most frequent ones, the first is the most frequent.
-    """
-
-    groups: tuple[GroupSummary, ...]
-    num_taxa: int = 0
-    top_taxa: tuple[TaxonCount, ...] = ()
-
-
 def _read(uri: str) -> tuple[str, Any]:
     """URI and content of a data set's manifest."""
     path = storage.join(uri, MANIFEST_NAME)
@@ -126,7 +76,7 @@ def _read(uri: str) -> tuple[str, Any]:
     return path, storage.read_json(path)
 
 
-class _Manifest(_Model):
+class _Manifest(Config):
     @classmethod
     def load(cls, uri: str) -> Self:
         """Reads the manifest of the data set at `uri`.
@@ -183,7 +133,7 @@ class StrataManifest(_Manifest):
         return sum(s.total for s in self.strata)
 
 
-class SampledStratum(_Model):
+class SampledStratum(Config):
     """One stratum before and after sampling.
 
     Attributes:
@@ -208,7 +158,7 @@ class SampledStratum(_Model):
         return self.before.unreviewed * self.rate + self.before.reviewed * self.reviewed_rate
 
 
-class JoinedTable(_Model):
+class JoinedTable(Config):
     """A table by accession that was joined.
 
     Attributes:
@@ -224,7 +174,7 @@ class JoinedTable(_Model):
     repeated: int
 
 
-class Drawing(_Model):
+class Drawing(Config):
     """How pairs were drawn.
 
     Attributes:
@@ -239,14 +189,14 @@ class Drawing(_Model):
 
     sampling: SamplingConfig = SamplingConfig()
     scale: float = 1.0
-    missing: dict[str, int] = {}
+    missing: dict[str, int] = Field(default={})
     corrupted: int = 0
     splits: SplitsConfig = SplitsConfig()
     ungrouped: int = 0
-    tables: dict[str, JoinedTable] = {}
+    tables: dict[str, JoinedTable] = Field(default={})
 
 
-class Excluded(_Model):
+class Excluded(Config):
     """Entries that were drawn and left out, because a benchmark's test set has their sequence.
 
     Attributes:
@@ -255,10 +205,10 @@ class Excluded(_Model):
     """
 
     total: int = 0
-    benchmarks: dict[str, int] = {}
+    benchmarks: dict[str, int] = Field(default={})
 
 
-class TokenizerEntry(_Model):
+class TokenizerEntry(Config):
     """Which text tokenizer made the token lists; the tokenizer itself lies in `tokenizer.json`."""
 
     source: str
@@ -266,14 +216,14 @@ class TokenizerEntry(_Model):
     vocab_size: int
 
 
-class Split(_Model):
+class Split(Config):
     """One split's shards in reading order."""
 
     rows: int
     files: tuple[FileEntry, ...]
 
 
-class ConsistencyCount(_Model):
+class ConsistencyCount(Config):
     """Protein-text cosines of the entries of a stratum, or of several together, in numbers that add up.
 
     Attributes:
@@ -351,7 +301,7 @@ class PairsManifest(_Manifest):
         tokenizer: The text tokenizer.
         strata: Counts and rates per (C, R).
         splits: "train", "valid", "test".
-        resamples: The training split of each further sample of the same law, see `train`.
+        resamples: The training split of each further sample of the same law; epochs take turns with them.
         drawing: How they were drawn.
         excluded: What was left out for the sake of benchmarks, in all samples together.
         summary: What the pairs are like, those of further samples not counted.
@@ -381,9 +331,10 @@ class PairsManifest(_Manifest):
         """The training split of every sample."""
         return self.splits["train"], *self.resamples
 
-    def train(self, epoch: int) -> Split:
-        """What is trained on in an epoch: the samples take turns."""
-        return self.train_samples[epoch % len(self.train_samples)]
+    @property
+    def all_splits(self) -> dict[str, Split]:
+        """The splits by name, and the training splits of further samples."""
+        return {**self.splits, **{train_split(n): split for n, split in enumerate(self.resamples, 1)}}
 
 
 def load_manifest(uri: str) -> StrataManifest | PairsManifest:

@@ -16,8 +16,9 @@ from protclip.data.cards import (
 )
 from protclip.data.charts import draw_lengths
 from protclip.data.footers import Footers, add_footers
-from protclip.data.manifest import PairsManifest, Split, StratumCount, Summary
+from protclip.data.manifest import PairsManifest, StratumCount
 from protclip.data.picture import draw
+from protclip.data.summary import Summary
 from protclip.page import percent
 from protclip.records import NUM_PROPERTIES, PROPERTIES
 
@@ -34,15 +35,9 @@ def pairs_cards(manifest: PairsManifest, sums: Mapping[str, Footers]) -> list[Ca
     if manifest.summary is not None:
         splits = {name: name for name in manifest.splits}
         cards += [lengths_card(manifest.summary, splits, own, "pairs"), _tokens(manifest.summary, own)]
-    listed = {name: split.files for name, split in all_splits(manifest).items()}
+    listed = {name: split.files for name, split in manifest.all_splits.items()}
     files = files_card({name: (listed[name], found) for name, found in sums.items() if found.files})
     return [*cards, files, columns_card(add_footers(sums.values()))]
-
-
-def all_splits(manifest: PairsManifest) -> dict[str, Split]:
-    """The splits by name, and the training splits of further samples."""
-    further = {f"train-epoch-{n:03d}": split for n, split in enumerate(manifest.resamples, 1)}
-    return {**manifest.splits, **further}
 
 
 def _sampled(manifest: PairsManifest) -> Card:

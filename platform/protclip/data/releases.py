@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from protclip import storage
+from protclip.config.base import Config
 from protclip.errors import DataError
 from protclip.storage.http import Patience, fetch, is_http
 
@@ -30,11 +31,7 @@ _RELEASE = re.compile(r"\d{4}_\d{2}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DownloadedFile(_Model):
+class DownloadedFile(Config):
     """One file that was downloaded, or taken from a tarball that was.
 
     Attributes:
@@ -54,7 +51,7 @@ class DownloadedFile(_Model):
     downloaded: date
 
 
-class ReleaseNote(_Model):
+class ReleaseNote(Config):
     """What lies in a folder of downloads, `release.json`; written last.
 
     Attributes:

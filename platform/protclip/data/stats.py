@@ -12,16 +12,16 @@ from pathlib import Path
 
 from protclip import storage
 from protclip.config.data import StatsConfig
-from protclip.data.cards import Card, histogram_of, size
+from protclip.data.cards import Card, histogram_of
 from protclip.data.footers import Footers, add_footers, read_footers
-from protclip.data.manifest import Histogram, PairsManifest, StrataManifest, Summary, load_manifest
-from protclip.data.pairs_cards import all_splits, pairs_cards
+from protclip.data.manifest import PairsManifest, StrataManifest, load_manifest
+from protclip.data.pairs_cards import pairs_cards
 from protclip.data.picture import render
 from protclip.data.strata import stratum_of
 from protclip.data.strata_cards import TOP_TAXA, strata_cards
-from protclip.data.summary import quantile
+from protclip.data.summary import Histogram, Summary, quantile
 from protclip.errors import DataError
-from protclip.page import html_facts, html_list, html_page, html_table, markdown_table
+from protclip.page import html_facts, html_list, html_page, html_table, markdown_table, size
 from protclip.provenance import git_sha
 from protclip.records import PROPERTIES
 
@@ -75,7 +75,7 @@ def stats(config: StatsConfig) -> dict[str, object]:
         own = whole = add_footers(footers)
         cards, numbers, job = strata_cards(manifest, whole), _strata_numbers(manifest, whole), "prepare"
     else:
-        splits = all_splits(manifest)
+        splits = manifest.all_splits
         found = iter(read_footers(config.source, [file for s in splits.values() for file in s.files]))
         sums = {name: add_footers(next(found) for _ in split.files) for name, split in splits.items()}
         whole, own = add_footers(sums.values()), add_footers(sums[name] for name in manifest.splits)
@@ -116,10 +116,10 @@ def _check_counts(manifest: StrataManifest | PairsManifest, uri: str) -> None:
         for file in manifest.files:
             listed[stratum_of(file.path)] += file.rows
     else:
-        stated = {name: split.rows for name, split in all_splits(manifest).items() if split.rows}
+        stated = {name: split.rows for name, split in manifest.all_splits.items() if split.rows}
         listed = {
             name: rows
-            for name, split in all_splits(manifest).items()
+            for name, split in manifest.all_splits.items()
             if (rows := sum(file.rows for file in split.files))
         }
     if stated != dict(listed):
@@ -197,7 +197,7 @@ def _pairs_numbers(manifest: PairsManifest, own: Footers) -> dict[str, object]:
     """What the job prints of pairs."""
     return {
         "rows": manifest.rows,
-        "splits": {name: split.rows for name, split in all_splits(manifest).items()},
+        "splits": {name: split.rows for name, split in manifest.all_splits.items()},
         "strata": [
             {
                 "confidence": s.confidence,

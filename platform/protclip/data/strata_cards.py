@@ -16,9 +16,17 @@ from protclip.data.cards import (
 )
 from protclip.data.charts import draw_bars, draw_lengths, draw_years
 from protclip.data.footers import Footers
-from protclip.data.manifest import TAXA_NAME, GroupSummary, Histogram, StrataManifest, Summary
+from protclip.data.manifest import TAXA_NAME, StrataManifest
 from protclip.data.picture import draw
-from protclip.data.summary import REVIEWED, UNREVIEWED, combined, quantile
+from protclip.data.summary import (
+    REVIEWED,
+    UNREVIEWED,
+    GroupSummary,
+    Histogram,
+    Summary,
+    combined,
+    quantile,
+)
 from protclip.page import percent
 from protclip.records import NUM_PROPERTIES, PROPERTIES
 

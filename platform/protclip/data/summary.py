@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from protclip import storage
-from protclip.data.manifest import GroupSummary, Histogram, Summary, TaxonCount
+from protclip.config.base import Config
 from protclip.records import PROPERTIES
 
 BIN_BITS = 4
@@ -47,6 +48,61 @@ TAXA_SCHEMA = pa.schema(
     ]
 )
 """Entries per organism; the row without an identifier counts those that state none."""
+
+
+Histogram = dict[int, int]
+"""Rows by value. Of lengths the values are the lowest ones of logarithmic bins."""
+
+
+class GroupSummary(Config):
+    """One section (or split) of one stratum in numbers that add up.
+
+    Attributes:
+        section: "reviewed" or "unreviewed" in strata, the split in pairs.
+        confidence: C of the stratum.
+        coverage: Number of its properties.
+        residues: Of all sequences together.
+        lengths: Rows by length in residues.
+        texts: Rows that have a property, by length of its text: characters in strata, tokens in pairs.
+        years: Entries by year of the last annotation, those without a date left out.
+        releases: Entries by release, "unstated" where there is none.
+    """
+
+    section: str
+    confidence: int
+    coverage: int
+    residues: int = 0
+    lengths: Histogram
+    texts: dict[str, Histogram] = Field(default={})
+    years: Histogram = Field(default={})
+    releases: dict[str, int] = Field(default={})
+
+
+class TaxonCount(Config):
+    """Entries of one organism, by its NCBI taxonomy identifier."""
+
+    taxon_id: int
+    reviewed: int
+    unreviewed: int
+
+    @property
+    def total(self) -> int:
+        """Entries of both sections."""
+        return self.reviewed + self.unreviewed
+
+
+class Summary(Config):
+    """What the rows of a data set are like.
+
+    Attributes:
+        groups: Per section and stratum, those that have rows.
+        num_taxa: Distinct organisms; in `taxa.parquet` each is counted.
+        top_taxa: The most frequent ones, the first is the most frequent.
+    """
+
+    groups: tuple[GroupSummary, ...]
+    num_taxa: int = 0
+    top_taxa: tuple[TaxonCount, ...] = ()
 
 
 def bin_width(lowest: int, bits: int = BIN_BITS) -> int:

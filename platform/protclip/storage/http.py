@@ -223,9 +223,7 @@ class HttpStream(io.RawIOBase):
             preload_content=False,
             decode_content=False,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=self._patience.timeout_s),
-            retries=urllib3.Retry(
-                total=None, connect=False, read=False, status=False, other=False, redirect=5
-            ),
+            retries=_REDIRECTS_ONLY,
         )
         self._response = response
         start, size = self._place(response)

@@ -153,7 +153,7 @@ def _check_row_groups(uri: str, metadata: pq.FileMetaData, expected: Sequence[in
     if rows != list(expected):
         raise DataError(
             f"{uri}: {metadata.num_rows:,} rows in {len(rows)} row groups, the manifest says "
-            f"{sum(expected):,} in {len(expected)}; make the data set again"
+            f"{sum(expected):,} in {len(expected)} of other sizes; make the data set again"
         )
 
 

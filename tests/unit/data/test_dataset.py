@@ -20,7 +20,7 @@ from protclip.data.dataset import (
     PairsDataset,
     Position,
 )
-from protclip.data.manifest import FileEntry, PairsManifest, Split, TokenizerEntry
+from protclip.data.manifest import FileEntry, PairsManifest, Split, TokenizerEntry, train_split
 from protclip.errors import DataError
 from protclip.records import PAIRS_SCHEMA
 
@@ -55,7 +55,7 @@ def write_split(uri, folder, num_rows, first_key):
 
 
 def write_pairs(uri, samples=(ROWS,)):
-    folders = ["train", *(f"train-epoch-{e:03d}" for e in range(1, len(samples)))]
+    folders = [train_split(e) for e in range(len(samples))]
     train, *resamples = [
         write_split(uri, folder, rows, 1000 * e)
         for e, (folder, rows) in enumerate(zip(folders, samples, strict=True))

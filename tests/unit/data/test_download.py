@@ -226,7 +226,7 @@ def test_download_refuses_a_disk_too_small(
 ):
     usage = module.shutil._ntuple_diskusage(10**9, 10**9, 800_000)  # type: ignore[attr-defined]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match=r"0\.90 MB are needed and 0\.80 MB are free"):
+    with pytest.raises(DataError, match=r"900\.0 kB are needed and 800\.0 kB are free"):
         download(config(server, tmp_path / "new"))
     assert server.sent[SPROT] == 0
 

@@ -87,6 +87,8 @@ def test_read_footers_names_the_file_that_disagrees(tmp_path: Path, damage: str,
     else:
         raw = path.read_bytes()
         path.write_bytes(raw[:-60] + bytes(40) + raw[-20:])
+    if damage in {"rows", "groups"}:
+        files[0] = files[0].model_copy(update={"num_bytes": path.stat().st_size})
     with pytest.raises(DataError, match=message) as caught:
         read_footers(str(tmp_path), files)
     text = str(caught.value)
@@ -99,7 +101,7 @@ def test_read_footers_names_a_file_of_other_bytes(tmp_path: Path) -> None:
     files = three(str(tmp_path))
     write(str(tmp_path), "a/2.parquet", [7, 8000])
     files[1] = files[1].model_copy(update={"num_bytes": files[1].num_bytes + 1})
-    with pytest.raises(DataError, match=r"a/2\.parquet: [\d,]+ bytes, the manifest says [\d,]+$"):
+    with pytest.raises(DataError, match=r"a/2\.parquet: [\d,]+ bytes, the manifest says [\d,]+;"):
         read_footers(str(tmp_path), files)
 
 
