@@ -12,6 +12,20 @@ from protclip.config.base import Config, Count, Share, TrackingConfig, Uri, Weig
 from protclip.records import Property
 
 
+class LoraConfig(Config):
+    """Low-rank adapters (Hu et al. 2021), trained instead of the encoder's own weights."""
+
+    rank: int = Field(
+        default=0, ge=0, description="rank of the adapters; 0: none, the encoder's own weights are trained"
+    )
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        default=16, description="scale of the adapters, divided by the rank"
+    )
+    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], ...] = Field(
+        default=("q_proj", "v_proj"), min_length=1, description="matrices adapted in every layer"
+    )
+
+
 class ProteinEncoderConfig(Config):
     """The protein tower."""
 
@@ -20,10 +34,27 @@ class ProteinEncoderConfig(Config):
         description="architecture preset, a fair-esm .pt file, or a Hugging Face directory or name",
     )
     trainable: bool = Field(default=True, description="train the encoder [R]")
+    unfreeze_at: int = Field(default=0, ge=0, description="step from which on a trainable encoder is trained")
+    train_layers: Count | None = Field(
+        default=None, description="only the last so many layers are trained; null: all"
+    )
+    lora: LoraConfig = LoraConfig()
     max_tokens: Annotated[int, Field(ge=3)] = Field(
         default=1024, description="most residue tokens, <cls> and <eos> included [P]"
     )
     checkpointing: bool = Field(default=False, description="recompute activations per layer to save memory")
+
+    @model_validator(mode="after")
+    def _adapters_replace_training(self) -> Self:
+        if self.lora.rank and self.train_layers:
+            raise ValueError(
+                "beside lora the encoder's own layers stay frozen; drop train_layers or lora.rank"
+            )
+        if self.lora.rank and not self.trainable:
+            raise ValueError(
+                "lora.rank trains the encoder's adapters, trainable=false freezes them; drop one"
+            )
+        return self
 
 
 class TextEncoderConfig(Config):
@@ -34,6 +65,10 @@ class TextEncoderConfig(Config):
         description="architecture preset (bert-tiny), or a Hugging Face directory or name",
     )
     trainable: bool = Field(default=False, description="train the encoder; frozen by default [R]")
+    unfreeze_at: int = Field(default=0, ge=0, description="step from which on a trainable encoder is trained")
+    train_layers: Count | None = Field(
+        default=None, description="only the last so many layers are trained; null: all"
+    )
     max_tokens: Annotated[int, Field(ge=3)] = Field(
         default=512, description="most biotext tokens, [CLS] and [SEP] included [P]"
     )
@@ -91,6 +126,10 @@ class LossConfig(Config):
     temperature: Annotated[float, Field(gt=0)] = Field(
         default=0.07, description="initial temperature of the global contrastive loss [P]"
     )
+    contrastive: Literal["infonce", "sigmoid"] = Field(
+        default="infonce",
+        description="form of the global contrastive loss: infonce [P], or sigmoid (SigLIP, Zhai et al. 2023)",
+    )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -107,6 +146,10 @@ class LossConfig(Config):
 class MaskingConfig(Config):
     """Which residues are hidden."""
 
+    corruption: Literal["separate", "shared"] = Field(
+        default="separate",
+        description="separate: a pass with masked residues and one with segments [P]; shared: one has both",
+    )
     mlm_rate: Share = Field(default=0.15, description="share of residues masked one by one [P]")
     segment_rate: Share = Field(default=0.15, description="share of residues masked in segments [P]")
     segment_min: Count = Field(default=5, description="shortest masked segment [P]")
@@ -126,6 +169,9 @@ class OptimConfig(Config):
     encoder_lr_factor: Weight = Field(
         default=0.1, description="factor on lr for both encoders; intended by [R], applied here"
     )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="factor on the learning rate from each encoder layer to the one below it"
+    )
     weight_decay: Weight = Field(default=0.0, description="decoupled weight decay of matrices [P]")
     betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="Adam's moment decays")
     eps: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="Adam's epsilon")
@@ -138,16 +184,34 @@ class TrainConfig(Config):
     """The loop."""
 
     global_batch: Count = Field(default=2048, description="pairs per step over all workers [P]")
+    micro_batch: Count | None = Field(
+        default=None,
+        description="most pairs a worker computes at once (less memory, the same result); null: all",
+    )
     max_steps: Count = Field(default=10_000, description="optimisation steps")
     seed: int = Field(default=0, ge=0, description="seed of weights, masks and order")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="bf16 autocast with fp32 weights on CUDA; auto: bf16 on CUDA, else fp32"
     )
+    compile: bool = Field(default=False, description="compile the encoder layers with torch.compile")
     log_every: Count = Field(default=10, description="steps between logged metrics")
     valid_every: Count = Field(default=500, description="steps between validations")
     valid_pairs: Count = Field(default=2048, description="most validation pairs used")
     checkpoint_every: Count = Field(default=500, description="steps between checkpoints")
     keep_checkpoints: Count = Field(default=2, description="newest checkpoints kept")
+    keep_best: int = Field(default=0, ge=0, description="best checkpoints kept beside the newest")
+    best_metric: str = Field(
+        default="valid/t2p_r10",
+        description="decides which are best; lower is better for names with loss in them",
+    )
+    nonfinite_limit: int = Field(
+        default=10,
+        ge=0,
+        description="updates left out for a loss or gradient that is not finite, before giving up",
+    )
+    peak_tflops: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="peak of one device for train/mfu; null: looked up for known GPUs"
+    )
 
 
 class RunConfig(Config):
@@ -164,6 +228,16 @@ class ScalingConfig(Config):
     """Ray Train workers."""
 
     num_workers: Count = Field(default=1, description="data-parallel workers")
+    min_workers: Count | None = Field(
+        default=None, description="go on with as few workers as this while the others are away; null: wait"
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="ddp: every worker holds the whole model; fsdp: workers share out all parameters and state",
+    )
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=1800, description="seconds without a step after which a hanging worker is named and replaced"
+    )
     use_gpu: bool | None = Field(
         default=None, description="one GPU per worker; null: when the cluster has GPUs"
     )
@@ -187,13 +261,15 @@ class PretrainConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _batch_splits_evenly(self) -> Self:
+    def _a_pair_for_everyone(self) -> Self:
         batch, workers = self.train.global_batch, self.scaling.num_workers
-        if batch % workers:
+        if batch < workers:
             raise ValueError(
-                f"train.global_batch={batch} does not divide among scaling.num_workers={workers}; "
-                f"use a multiple, for example {-(-batch // workers) * workers}"
+                f"train.global_batch={batch} leaves some of scaling.num_workers={workers} without a pair; "
+                "use fewer workers or a larger batch"
             )
+        if (fewest := self.scaling.min_workers) and fewest > workers:
+            raise ValueError(f"scaling.min_workers={fewest} is above scaling.num_workers={workers}; lower it")
         return self
 
 
