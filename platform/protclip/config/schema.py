@@ -233,7 +233,7 @@ class ScalingConfig(Config):
     )
     strategy: Literal["ddp", "fsdp"] = Field(
         default="ddp",
-        description="ddp: every worker holds the whole model; fsdp: workers share out all parameters and state",
+        description="ddp: every worker holds the whole model; fsdp: workers share out parameters and state",
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=1800, description="seconds without a step after which a hanging worker is named and replaced"
