@@ -103,6 +103,12 @@ def _download(config: data.DownloadConfig, _: Path | None) -> Result:
         return download(config)
 
 
+def _segments(config: schema.SegmentsConfig, _: Path | None) -> Result:
+    from protclip.evaluation.segments_report import segments
+
+    return segments(config)
+
+
 def _quickstart(config: schema.QuickstartConfig, _: Path | None) -> Result:
     from protclip.cluster.quickstart import quickstart
 
@@ -147,6 +153,11 @@ COMMANDS: dict[str, Command] = {
         schema.EmbedConfig,
         "Embed proteins and texts, and score how well those of an entry agree.",
         _embed,
+    ),
+    "segments": Command(
+        schema.SegmentsConfig,
+        "Hold what each property's segment looks at against annotated sites.",
+        _segments,
     ),
 }
 

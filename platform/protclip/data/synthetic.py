@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from protclip import storage
 from protclip.data.synthetic_families import EUKARYOTES, EVERYWHERE, FAMILIES, ORGANISMS, PLACES
@@ -27,6 +26,7 @@ from protclip.data.synthetic_flat import Entry, render
 from protclip.data.synthetic_members import Kin, members
 from protclip.data.synthetic_text import Dice, annotate
 from protclip.errors import ConfigError
+from protclip.progress import progress
 from protclip.records import CONFIDENCE_LEVELS, COVERAGE_LEVELS, Property
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,9 @@ def write_sample(output: str, num_reviewed: int, num_unreviewed: int, seed: int)
             storage.atomic_writer(uri) as sink,
             gzip.GzipFile("", "wb", GZIP_LEVEL, sink, mtime=0) as file,
         ):
-            for entry in tqdm(entries(name, size, seed), name, size, unit=" entries", unit_scale=True):
+            for entry in progress(
+                name, " entries", size, iterable=entries(name, size, seed), unit_scale=True
+            ):
                 file.write(entry)
     uri = written["made_location"] = storage.join(output, "benchmarks", "made_location.csv")
     scale = min(1.0, (num_reviewed + num_unreviewed) / 6000)

@@ -94,12 +94,21 @@ class Embedder:
 
     def embed_text_tokens(self, token_ids: Sequence[Tokens]) -> np.ndarray:
         """`embed_texts` of tokens as the pairs hold them, without special ones."""
-        rows = [self.tokenizer.with_specials(ids, self._max_text_tokens) for ids in token_ids]
-        return self._embed(rows, self.tokenizer.pad_id, self.model.embed_text, self.dim)
+        return self._embed(
+            self._with_specials(token_ids), self.tokenizer.pad_id, self.model.embed_text, self.dim
+        )
+
+    def padded_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens (N, T) of texts with special ones, and bool (N, T), True on real tokens; on the CPU."""
+        return pad_tokens(self._with_specials(self.tokenizer.encode(list(texts))), self.tokenizer.pad_id)
 
     def residue_tokens(self, sequences: Sequence[str]) -> list[np.ndarray]:
         """uint8 tokens of each sequence, cut to the model's length."""
         return [tokenize_residues(sequence, self._max_protein_tokens) for sequence in sequences]
+
+    def _with_specials(self, token_ids: Sequence[Tokens]) -> list[Tokens]:
+        """Each text between its special tokens, cut to the model's length."""
+        return [self.tokenizer.with_specials(ids, self._max_text_tokens) for ids in token_ids]
 
     @torch.inference_mode()
     def _embed(

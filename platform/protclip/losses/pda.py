@@ -12,15 +12,40 @@ FLAT = 1e-5
 """Range of similarities, relative to the largest, below which they count as all equal."""
 
 
+def normalised_similarity(prototypes_BKD: Tensor, residues_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """How much each residue is what a property is about, from 0 to 1 (paper, dynamic segments).
+
+    Dot products of property and residues, min-max normalised per property over the real residues.
+    Gradient flows through minimum and maximum too. Where all residues are equally similar, all are 1,
+    without gradient [D].
+
+    Args:
+        prototypes_BKD: What stands for each property's text.
+        residues_BLD: Projected residue states.
+        mask_BL: True on residues, at least one per protein.
+
+    Returns:
+        (B, K, L); what stands outside the mask is unspecified.
+    """
+    mask_B1L = mask_BL[:, None]
+    similarity_BKL = prototypes_BKD @ residues_BLD.transpose(1, 2)
+    lowest_BK1 = similarity_BKL.masked_fill(~mask_B1L, torch.inf).amin(-1, keepdim=True)
+    highest_BK1 = similarity_BKL.masked_fill(~mask_B1L, -torch.inf).amax(-1, keepdim=True)
+    range_BK1 = highest_BK1 - lowest_BK1
+    differ_BK1 = range_BK1 > FLAT * torch.maximum(highest_BK1.abs(), lowest_BK1.abs())
+    # The inner choice keeps 0/0 out of the branch that is not taken: its gradient would be NaN.
+    return torch.where(
+        differ_BK1, (similarity_BKL - lowest_BK1) / torch.where(differ_BK1, range_BK1, 1.0), 1.0
+    )
+
+
 def dynamic_segments(
     prototypes_BKD: Tensor, residues_BLD: Tensor, mask_BL: Tensor, theta_K: Tensor
 ) -> Tensor:
     """The weighted residues that each property of a protein is about (paper, dynamic segments).
 
-    Dot products of property and residues, min-max normalised per property over the real residues;
-    those under θ become 0, the rest, normalised to sum 1, weigh the residues. Gradient flows through
-    the weights, minimum and maximum included; the threshold itself has none. Where all residues
-    are equally similar, all weigh the same, and no gradient goes through the weights [D].
+    Similarities under θ become 0, the rest, normalised to sum 1, weigh the residues. The threshold
+    itself has no gradient.
 
     Args:
         prototypes_BKD: What stands for each property's text.
@@ -31,17 +56,8 @@ def dynamic_segments(
     Returns:
         (B, K, D) segments.
     """
-    mask_B1L = mask_BL[:, None]
-    similarity_BKL = prototypes_BKD @ residues_BLD.transpose(1, 2)
-    lowest_BK1 = similarity_BKL.masked_fill(~mask_B1L, torch.inf).amin(-1, keepdim=True)
-    highest_BK1 = similarity_BKL.masked_fill(~mask_B1L, -torch.inf).amax(-1, keepdim=True)
-    range_BK1 = highest_BK1 - lowest_BK1
-    differ_BK1 = range_BK1 > FLAT * torch.maximum(highest_BK1.abs(), lowest_BK1.abs())
-    # The inner choice keeps 0/0 out of the branch that is not taken: its gradient would be NaN.
-    normalised_BKL = torch.where(
-        differ_BK1, (similarity_BKL - lowest_BK1) / torch.where(differ_BK1, range_BK1, 1.0), 1.0
-    )
-    weights_BKL = normalised_BKL * (mask_B1L & (normalised_BKL >= theta_K[:, None]))
+    similarity_BKL = normalised_similarity(prototypes_BKD, residues_BLD, mask_BL)
+    weights_BKL = similarity_BKL * (mask_BL[:, None] & (similarity_BKL >= theta_K[:, None]))
     return (weights_BKL / weights_BKL.sum(-1, keepdim=True)) @ residues_BLD
 
 
