@@ -165,7 +165,7 @@ def ours(run: Run) -> Iterator[Batch]:
     batches = BatchIterator(run.dataset(), run.collate, run.pairs * run.ranks, 0, run.ranks, Position())
     with closing(iter(batches)) as stream:
         for loaded in stream:
-            yield loaded.batch
+            yield from loaded.batches
 
 
 def in_turn(run: Run) -> Iterator[Batch]:

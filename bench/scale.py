@@ -86,7 +86,7 @@ def iterate(pairs: str, seconds: float, global_batch: int) -> None:
     here, peak, rows = psutil.Process(), 0, 0
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
-        rows += next(batches).batch.num_pairs
+        rows += len(next(batches).keys)
         peak = max(peak, here.memory_full_info().pss)
     taken = time.perf_counter() - begin
     batches.close()

@@ -2,81 +2,124 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protclip import parallel
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 PLATFORM = Path(__file__).parents[2] / "platform"
+RANKS = runpy.run_path(str(SCRIPT))
+CASES, WORLD_SIZES = RANKS["CASES"], RANKS["WORLD_SIZES"]
 
 Results = dict[str, torch.Tensor]
+"""Of float64 computations; those of N ranks and k microbatches differ from one's by summation order."""
+EXACT = {"rtol": 1e-8, "atol": 1e-11}
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
-    """What each of two gloo ranks computed."""
+def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Results]]:
+    """What each rank of each process group computed."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = os.environ | {"PYTHONPATH": str(PLATFORM), "OMP_NUM_THREADS": "1"}
-    targets = [folder / f"{rank}.pt" for rank in range(2)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, folder / "store", str(rank), "2", target],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, target in enumerate(targets)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=90)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return [torch.load(target, weights_only=True) for target in targets]
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return {
+        size: [torch.load(folder / f"{size}-{rank}.pt", weights_only=True) for rank in range(size)]
+        for size in WORLD_SIZES
+    }
 
 
 @pytest.fixture(scope="module")
-def one_rank() -> Results:
-    return runpy.run_path(str(SCRIPT))["training_gradients"]()
+def one_rank() -> Callable[[str], Results]:
+    """What one rank computes at once."""
+    known: dict[object, Results] = {}
+
+    def compute(name: str) -> Results:
+        case = CASES[name].alone
+        if case not in known:
+            known[case] = RANKS["training_step"](case)
+        return known[case]
+
+    return compute
 
 
 def test_one_process_is_a_group_of_one() -> None:
     rows = torch.arange(4.0)
-    assert (parallel.rank(), parallel.world_size()) == (0, 1)
-    assert parallel.gather_rows(rows) is rows
+    assert (parallel.rank(), parallel.world_size(), parallel.bounds(4)) == (0, 1, (0, 4))
+    assert parallel.gather_rows(rows, 4) is rows
     assert parallel.mean_over_ranks(rows).tolist() == [0, 1, 2, 3]
 
 
-def test_gather_rows_orders_by_rank_and_sums_gradients(two_ranks: list[Results]) -> None:
-    rows = torch.arange(6.0).view(2, 3)
-    weights = torch.arange(12.0).view(4, 3)
-    for rank, results in enumerate(two_ranks):
-        assert torch.equal(results["gathered"], torch.cat((rows, rows + 10)))
-        assert torch.equal(results["rows_grad"], (weights + 2 * weights)[2 * rank : 2 * rank + 2])
+@given(st.integers(0, 5000), st.integers(1, 100))
+def test_parts_follow_each_other_and_differ_by_one_at_most(total: int, parts: int) -> None:
+    bounds = [parallel.part(total, index, parts) for index in range(parts)]
+    assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+    assert bounds[-1][1] == total
+    sizes = {stop - start for start, stop in bounds}
+    assert sizes <= {total // parts, -(-total // parts)}
 
 
-def test_mean_over_ranks_averages(two_ranks: list[Results]) -> None:
-    for results in two_ranks:
-        assert results["mean"].item() == 1.5
+@pytest.mark.parametrize("size", WORLD_SIZES)
+def test_gather_rows_orders_uneven_shares_by_rank_and_sums_gradients(
+    size: int, groups: dict[int, list[Results]]
+) -> None:
+    rows = torch.arange(10.0).view(5, 2)
+    for rank, results in enumerate(groups[size]):
+        assert torch.equal(results["gathered"], rows)
+        start, stop = parallel.part(5, rank, size)
+        assert torch.equal(results["rows_grad"], rows[start:stop] * sum(range(1, size + 1)))
+
+
+def test_reductions_over_ranks(groups: dict[int, list[Results]]) -> None:
+    for results in groups[4]:
+        assert results["sum"].item() == 10
+        assert results["mean"].item() == 2.5
         assert not results["mean"].requires_grad
 
 
-@pytest.mark.parametrize("term", ["gc", "bsr", "mlm", "pda", "total"])
-def test_two_ranks_have_the_loss_of_one(term: str, two_ranks: list[Results], one_rank: Results) -> None:
-    for results in two_ranks:
-        torch.testing.assert_close(results[f"loss/{term}"], one_rank[f"loss/{term}"])
-
-
-def test_two_ranks_have_the_gradient_of_one(two_ranks: list[Results], one_rank: Results) -> None:
-    gradients = [name for name in one_rank if name.startswith("grad/")]
-    assert len(gradients) > 100
-    for name in gradients:
-        for results in two_ranks:
+@pytest.mark.parametrize("size", WORLD_SIZES)
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_and_microbatches_give_the_step_of_one_rank_at_once(
+    name: str, size: int, groups: dict[int, list[Results]], one_rank: Callable[[str], Results]
+) -> None:
+    expected = one_rank(name)
+    assert expected["grad_norm"] > 0
+    assert len([key for key in expected if key.startswith("grad/")]) > 100
+    for results in groups[size]:
+        for key, value in expected.items():
             torch.testing.assert_close(
-                results[name], one_rank[name], rtol=1e-3, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+                results[f"{name}/{key}"], value, **EXACT, msg=lambda m, key=key: f"{key}: {m}"
             )
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.micro > 1])
+def test_microbatches_give_the_step_of_one_batch(name: str, one_rank: Callable[[str], Results]) -> None:
+    expected = one_rank(name)
+    for key, value in RANKS["training_step"](CASES[name]).items():
+        torch.testing.assert_close(value, expected[key], **EXACT, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("size", WORLD_SIZES)
+@pytest.mark.parametrize("contrastive", ["infonce", "sigmoid"])
+def test_contrastive_memory_grows_with_own_pairs_times_all(
+    contrastive: str, size: int, groups: dict[int, list[Results]]
+) -> None:
+    for results in groups[size]:
+        for pairs in (64, 128):
+            assert results[f"largest/{contrastive}/{pairs}"].item() == pairs * pairs // size
+
+
+@pytest.mark.parametrize("size", WORLD_SIZES)
+def test_a_loss_that_is_no_number_on_one_rank_changes_nothing_on_any(
+    size: int, groups: dict[int, list[Results]]
+) -> None:
+    for results in groups[size]:
+        assert results["poisoned/skipped"].item() == 1
+        assert results["poisoned/unchanged"]

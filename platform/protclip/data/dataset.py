@@ -22,11 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from protclip.data.collate import Collator
 from protclip.data.lookahead import LookAhead
 from protclip.data.manifest import PairsManifest, Split
 from protclip.errors import DataError
+from protclip.parallel import part
 from protclip.records import PROPERTIES
 from protclip.storage import RowGroups, join
 from protclip.tensors import Batch
@@ -86,18 +88,20 @@ class PairsDataset:
         uri: Data set written by `sample_data`.
         split: "train", "valid" or "test".
         seed: Seed of the epoch orders.
+        columns: What is read of the rows; those training needs by default.
 
     Raises:
         DataError: There is no such data set or split.
     """
 
-    def __init__(self, uri: str, split: str, seed: int) -> None:
+    def __init__(self, uri: str, split: str, seed: int, columns: tuple[str, ...] = COLUMNS) -> None:
         manifest = PairsManifest.load(uri)
         if split not in manifest.splits:
             raise DataError(f"{uri}: no split {split!r}; it has {', '.join(manifest.splits)}")
         self.uri = uri
         self.split = split
         self._seed = seed
+        self._columns = columns
         splits = manifest.train_samples if split == "train" else (manifest.splits[split],)
         self._samples = [_Sample(uri, split) for split in splits]
         # Two, since reading ahead passes into the next epoch.
@@ -118,7 +122,7 @@ class PairsDataset:
         return self.num_pairs(0)
 
     def rows(self, epoch: int, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop) of the epoch's order, in the columns training needs.
+        """Rows [start, stop) of the epoch's order.
 
         The row group read last is kept, so that calls that go forward read each one once.
 
@@ -151,7 +155,7 @@ class PairsDataset:
         """
         sample, group = self._sample(where.epoch), self._group(where)
         file = int(sample.file_of[group])
-        return sample.files[file].read(group - int(sample.first_of[file]), COLUMNS)
+        return sample.files[file].read(group - int(sample.first_of[file]), self._columns)
 
     def stored_bytes(self, where: Place) -> int:
         """What a row group takes in its file, about."""
@@ -181,17 +185,19 @@ class PairsDataset:
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """A batch with what the loop reports about it.
+    """A rank's share of one global batch, with what the loop reports about it.
 
     Attributes:
-        batch: This rank's slice of the global batch.
+        batches: Its microbatches.
         after: Position once this batch has been used.
-        num_residues: Residues in the slice.
-        padding_share: Share of the residue tensor that is padding.
+        keys: uint64 sampling keys of all its pairs, in the order of the microbatches.
+        num_residues: Residues in the share.
+        padding_share: Share of the residue tensors that is padding.
     """
 
-    batch: Batch
+    batches: tuple[Batch, ...]
     after: Position
+    keys: np.ndarray
     num_residues: int
     padding_share: float
 
@@ -208,9 +214,13 @@ class BatchIterator:
         collate: Makes tensors.
         global_batch: Pairs per step over all ranks (G).
         rank: This rank.
-        world_size: Number of ranks; divides `global_batch`.
+        world_size: Number of ranks, at most `global_batch`.
         start: First global batch.
-        pin_memory: Whether batches go to page-locked memory.
+        micro_batch: Most pairs of a microbatch; None for one microbatch, whose pairs keep their order.
+            Several have their rank's pairs by length. There are equally many on every rank; where ranks
+            share unevenly and this is 1, a rank may have two pairs in one.
+        gpu: Whether batches are for a GPU: they go to page-locked memory, and pairs are dealt out in
+            turn, so that microbatches weigh alike; else pairs of like length stay together.
 
     Raises:
         DataError: The split, in any epoch, has less than one global batch.
@@ -224,7 +234,8 @@ class BatchIterator:
         rank: int,
         world_size: int,
         start: Position,
-        pin_memory: bool = False,
+        micro_batch: int | None = None,
+        gpu: bool = False,
     ) -> None:
         fewest = min(map(dataset.num_pairs, range(dataset.num_samples)))
         if fewest < global_batch:
@@ -232,14 +243,15 @@ class BatchIterator:
                 f"{dataset.uri}: {fewest} {dataset.split} pairs are fewer than one global batch of "
                 f"{global_batch}; lower train.global_batch or sample more pairs"
             )
-        assert global_batch % world_size == 0, "checked by PretrainConfig"
+        assert global_batch >= world_size, "checked by PretrainConfig"
         self._dataset = dataset
         self._collate = collate
         self._global_batch = global_batch
-        self._rank = rank
-        self._per_rank = global_batch // world_size
+        self._share = part(global_batch, rank, world_size)
+        most = -(-global_batch // world_size)
+        self._num_micro = min(-(-most // (micro_batch or most)), global_batch // world_size)
         self._start = start
-        self._pin_memory = pin_memory
+        self._gpu = gpu
 
     def batches_per_epoch(self, epoch: int) -> int:
         """Whole global batches of an epoch; the pairs left over are not seen in it."""
@@ -294,8 +306,9 @@ class BatchIterator:
 
     def _pieces(self, position: Position) -> Iterator[Piece]:
         """Where this rank's slice of a global batch lies."""
-        start = position.batch_index * self._global_batch + self._rank * self._per_rank
-        return self._dataset.pieces(position.epoch, start, start + self._per_rank)
+        first = position.batch_index * self._global_batch
+        start, stop = self._share
+        return self._dataset.pieces(position.epoch, first + start, first + stop)
 
     def _places(self) -> Iterator[Place]:
         """The row groups this rank needs, in order, each once."""
@@ -309,11 +322,27 @@ class BatchIterator:
     def _load(self, position: Position, ahead: LookAhead[Place, pa.Table]) -> LoadedBatch:
         """This rank's slice of one global batch."""
         tables = [self._dataset.select(piece, ahead.get(piece.where)) for piece in self._pieces(position)]
-        batch = self._collate(pa.concat_tables(tables), position.epoch)
-        num_residues = batch.counts.residues
+        rows = pa.concat_tables(tables)
+        batches = [self._collate(rows.take(pa.array(taken)), position.epoch) for taken in self._dealt(rows)]
+        num_residues = sum(batch.counts.residues for batch in batches)
+        num_tokens = sum(batch.tokens_BL.numel() for batch in batches)
         return LoadedBatch(
-            batch=batch.pin_memory() if self._pin_memory else batch,
+            batches=tuple(batch.pin_memory() if self._gpu else batch for batch in batches),
             after=Position(position.epoch, position.batch_index + 1),
+            keys=np.concatenate([batch.keys_B.numpy() for batch in batches]).view(np.uint64),
             num_residues=num_residues,
-            padding_share=1 - (num_residues + 2 * batch.num_pairs) / batch.tokens_BL.numel(),
+            padding_share=1 - (num_residues + 2 * len(rows)) / num_tokens,
         )
+
+    def _dealt(self, rows: pa.Table) -> Iterator[np.ndarray]:
+        """Numbers of the rows of each microbatch."""
+        order = np.arange(len(rows))
+        if self._num_micro > 1:
+            lengths = pc.binary_length(rows.column("sequence")).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+            # The longest first: memory runs out at once or never.
+            order = np.argsort(-lengths, kind="stable")
+        for index in range(self._num_micro):
+            if self._gpu:
+                yield order[index :: self._num_micro]
+            else:
+                yield order[slice(*part(len(order), index, self._num_micro))]

@@ -6,31 +6,32 @@ from torch.nn.functional import cross_entropy
 from protclip import parallel
 
 
-def mean_over_all(total: Tensor, count: Tensor) -> Tensor:
-    """This rank's share of a mean over things that ranks hold different numbers of.
+def share_of_mean(total: Tensor, count: Tensor | int) -> Tensor:
+    """What a part of a step's things adds to their mean.
 
-    Averaged over ranks, Σ totals / Σ counts comes out, and so does its gradient.
+    Microbatches' shares are summed and ranks' averaged, which data-parallel training does with their
+    gradients: the mean over all things of the step comes out, however they lie.
 
     Args:
-        total: Sum over this rank's things, scalar with gradient; 0 when it has none.
-        count: Number of this rank's things, scalar.
+        total: Sum over the part's things, with gradient; 0 when it has none.
+        count: Number of things of all microbatches and ranks; may be 0.
 
     Returns:
-        total / (mean count over ranks); 0 with gradient when no rank has any.
+        total · ranks / count; 0 with gradient when there are none anywhere.
     """
-    fewest = 1 / parallel.world_size()
-    return total / parallel.mean_over_ranks(count.float()).clamp(min=fewest)
+    count = count.clamp(min=1) if isinstance(count, Tensor) else count
+    return total * parallel.world_size() / count
 
 
-def masked_cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
-    """Mean cross-entropy over the masked residues of all ranks (paper, L_MLM and L_BSR).
+def masked_cross_entropy(logits_MV: Tensor, targets_M: Tensor, count: Tensor) -> Tensor:
+    """Cross-entropy on masked residues (paper, L_MLM and L_BSR): these pairs' share of the mean.
 
     Args:
-        logits_MV: Residue logits at this rank's masked positions, M may be 0.
+        logits_MV: Residue logits at masked positions, M may be 0.
         targets_M: The residues that stood there.
+        count: Masked positions of all microbatches and ranks, int64 scalar.
 
     Returns:
-        Scalar; its average over ranks is the mean.
+        Scalar, see `share_of_mean`.
     """
-    total = cross_entropy(logits_MV, targets_M, reduction="sum")
-    return mean_over_all(total, total.new_tensor(len(targets_M)))
+    return share_of_mean(cross_entropy(logits_MV, targets_M, reduction="sum"), count)

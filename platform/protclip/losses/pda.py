@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from protclip.losses.masked import mean_over_all
+from protclip.losses.masked import share_of_mean
 
 IGNORED = -100
 
@@ -62,7 +62,7 @@ def dynamic_segments(
 
 
 def segment_alignment(
-    segments_BKD: Tensor, prototypes_BKD: Tensor, present_BK: Tensor, scale: Tensor
+    segments_BKD: Tensor, prototypes_BKD: Tensor, present_BK: Tensor, scale: Tensor, count: Tensor
 ) -> Tensor:
     """Each segment picks its property among those of the same protein, and each property its segment.
 
@@ -73,10 +73,11 @@ def segment_alignment(
         segments_BKD: Dynamic segments.
         prototypes_BKD: What stands for each property's text.
         present_BK: True where the property is present.
-        scale: Inverse temperature, scalar.
+        scale: Inverse temperature, one element.
+        count: Properties that are counted in all microbatches and ranks, int64 scalar.
 
     Returns:
-        Scalar; its average over ranks is the mean over the properties of all ranks.
+        Scalar, see `share_of_mean`.
     """
     segments_BKD, prototypes_BKD = normalize(segments_BKD, dim=-1), normalize(prototypes_BKD, dim=-1)
     logits_BKK = scale * segments_BKD @ prototypes_BKD.transpose(1, 2)
@@ -94,4 +95,4 @@ def segment_alignment(
         )
         for logits in (logits_BKK, logits_BKK.transpose(1, 2))
     )
-    return mean_over_all((to_property + to_segment) / 2, counted_BK.sum())
+    return share_of_mean((to_property + to_segment) / 2, count)

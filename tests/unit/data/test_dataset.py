@@ -23,6 +23,7 @@ from protclip.data.dataset import (
 from protclip.data.manifest import FileEntry, PairsManifest, Split, TokenizerEntry, train_split
 from protclip.errors import DataError
 from protclip.records import PAIRS_SCHEMA
+from protclip.tensors import PAD
 
 ROWS, GROUP_ROWS, SHARD_ROWS = 103, 8, 40
 SAMPLES = (ROWS, 64, 10)
@@ -88,15 +89,15 @@ def reading_threads():
     return [t.name for t in threading.enumerate() if t.name.startswith(("batches", "look-ahead"))]
 
 
-def iterator(pairs, global_batch=10, rank=0, world_size=1, start=Position(), seed=0):  # noqa: B008
+def iterator(pairs, global_batch=10, rank=0, world_size=1, start=Position(), seed=0, **kwargs):  # noqa: B008
     collate = Collator(MaskingConfig(), TextTokens(0, 2, 3), 64, 32, seed)
     dataset = PairsDataset(pairs, "train", seed)
-    return BatchIterator(dataset, collate, global_batch, rank, world_size, start)
+    return BatchIterator(dataset, collate, global_batch, rank, world_size, start, **kwargs)
 
 
 def ids(pairs, num_batches, **kwargs):
     batches = itertools.islice(iter(iterator(pairs, **kwargs)), num_batches)
-    return [loaded.batch.keys_B.tolist() for loaded in batches]
+    return [loaded.keys.tolist() for loaded in batches]
 
 
 @given(st.integers(0, 50), st.data())
@@ -141,14 +142,14 @@ def test_iterator_sees_every_pair_at_most_once_an_epoch_and_changes_order_betwee
     assert first != second
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 7, 10])
 def test_ranks_together_read_the_global_batch_whatever_their_number(pairs, world_size):
     single = ids(pairs, 13)
     per_rank = [ids(pairs, 13, rank=r, world_size=world_size) for r in range(world_size)]
     assert [sum(parts, []) for parts in zip(*per_rank, strict=True)] == single
 
 
-@given(st.integers(0, 24), st.sampled_from([1, 2, 5]))
+@given(st.integers(0, 24), st.sampled_from([1, 2, 3, 5]))
 @settings(max_examples=8, deadline=None)
 def test_resumed_iterator_continues_to_the_sample_id(pairs, stop_after, world_size):
     whole = ids(pairs, 30)
@@ -219,10 +220,68 @@ def test_iterator_ends_its_threads_when_closed(pairs):
 
 def test_loaded_batch_reports_residues_and_padding(pairs):
     loaded = next(iter(iterator(pairs)))
-    tokens = loaded.batch.tokens_BL
-    lengths = [3 * (1 + k % 9) for k in loaded.batch.keys_B.tolist()]
+    tokens = loaded.batches[0].tokens_BL
+    lengths = length_of(loaded.keys)
     assert loaded.num_residues == sum(lengths)
     assert loaded.padding_share == pytest.approx(1 - (sum(lengths) + 20) / tokens.numel())
+
+
+def length_of(keys):
+    """Residues of the proteins with these keys."""
+    return [int(3 * (1 + key % 9)) for key in keys]
+
+
+def loaded_by(pairs, world_size, **kwargs):
+    """The second global batch as each rank gets it."""
+    start = Position(0, 1)
+    return [
+        next(iter(iterator(pairs, rank=r, world_size=world_size, start=start, **kwargs)))
+        for r in range(world_size)
+    ]
+
+
+@given(st.sampled_from([1, 3, 4, 10]), st.integers(1, 12), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_microbatches_are_equally_many_on_all_ranks_and_hold_their_pairs(pairs, world_size, micro_batch, gpu):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protclip.tensors.Batch.pin_memory", lambda batch: batch)
+        ranks = loaded_by(pairs, world_size, micro_batch=micro_batch, gpu=gpu)
+    whole = loaded_by(pairs, world_size)
+    assert len({len(loaded.batches) for loaded in ranks}) == 1
+    most = -(-10 // world_size)
+    assert len(ranks[0].batches) == min(-(-most // micro_batch), 10 // world_size)
+    for loaded, plain in zip(ranks, whole, strict=True):
+        sizes = [batch.num_pairs for batch in loaded.batches]
+        assert max(sizes) <= max(micro_batch, 2 if 10 % world_size else 1)
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(loaded.keys) == sorted(plain.keys)
+        assert loaded.keys.dtype == "uint64"
+        assert loaded.keys.tolist() == [k for batch in loaded.batches for k in batch.keys_B.tolist()]
+        assert loaded.num_residues == plain.num_residues
+        assert loaded.after == plain.after == Position(0, 2)
+
+
+def test_microbatches_have_pairs_of_like_length_or_weigh_alike_on_a_gpu(pairs, monkeypatch):
+    monkeypatch.setattr("protclip.tensors.Batch.pin_memory", lambda batch: batch)
+    (by_length,) = loaded_by(pairs, 1, micro_batch=5)
+    lengths = length_of(by_length.keys)
+    assert lengths == sorted(lengths, reverse=True)
+    assert by_length.batches[1].tokens_BL.shape[1] == 2 + lengths[5]
+    (dealt,) = loaded_by(pairs, 1, micro_batch=5, gpu=True)
+    assert [length_of(batch.keys_B.numpy()) for batch in dealt.batches] == [lengths[::2], lengths[1::2]]
+    assert by_length.padding_share < dealt.padding_share
+
+
+def test_masks_do_not_change_with_microbatches(pairs):
+    def masks(loaded):
+        return {
+            int(key): mask[tokens != PAD].tolist()
+            for batch in loaded.batches
+            for key, mask, tokens in zip(batch.keys_B, batch.mlm_mask_BL, batch.tokens_BL, strict=True)
+        }
+
+    (plain,), (micro,) = loaded_by(pairs, 1), loaded_by(pairs, 1, micro_batch=3)
+    assert masks(plain) == masks(micro)
 
 
 def test_iterator_makes_a_step_wait_for_no_request(bucket, faults):

@@ -16,13 +16,15 @@ def naive_segment(prototype: Tensor, residues: Tensor, theta: float) -> Tensor:
     return sum(w * r for w, r in zip(weights, residues, strict=True)) / sum(weights)
 
 
-def naive_alignment(segments: Tensor, prototypes: Tensor, present: Tensor, scale: Tensor) -> Tensor:
+def naive_alignment(
+    segments: Tensor, prototypes: Tensor, present: Tensor, scale: Tensor, count: Tensor
+) -> Tensor:
     """Loops over proteins, properties and candidates."""
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
         return a @ b / (a.norm() * b.norm())
 
-    total, count = segments.new_zeros(()), 0
+    total = segments.new_zeros(())
     for b in range(len(segments)):
         there = [k for k in range(segments.shape[1]) if present[b, k]]
         if len(there) < 2:
@@ -31,11 +33,11 @@ def naive_alignment(segments: Tensor, prototypes: Tensor, present: Tensor, scale
             for queries, keys in ((segments[b], prototypes[b]), (prototypes[b], segments[b])):
                 logits = torch.stack([scale * cosine(queries[k], keys[j]) for j in there])
                 total = total - (logits.softmax(0)[there.index(k)]).log() / 2
-            count += 1
     return total / count
 
 
 PRESENT = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [1, 0, 0, 0], [1, 0, 0, 1]]).bool()
+NUM_ALIGNED = torch.tensor(9)
 LENGTHS = (7, 5, 4, 1)
 
 
@@ -97,7 +99,7 @@ def test_segment_alignment_equals_the_double_loop() -> None:
         prototypes, residues, _ = inputs()
         segments = residues[:, :4]
         scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
-        loss = loss_of(segments, prototypes, PRESENT, scale)
+        loss = loss_of(segments, prototypes, PRESENT, scale, NUM_ALIGNED)
         loss.backward()
         results.append((loss.detach(), prototypes.grad, residues.grad, scale.grad))
     for ours, naive in zip(*results, strict=True):
@@ -109,7 +111,7 @@ def test_segment_alignment_without_two_properties_anywhere_is_zero_with_a_gradie
     prototypes, residues, _ = inputs()
     present = torch.zeros(4, 4, dtype=torch.bool)
     present[:3, 0] = True
-    loss = segment_alignment(residues[:, :4], prototypes, present, torch.tensor(10.0))
+    loss = segment_alignment(residues[:, :4], prototypes, present, torch.tensor(10.0), torch.tensor(0))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(prototypes.grad, torch.zeros_like(prototypes))
