@@ -1,18 +1,19 @@
 """ESM-2, the protein tower: a pre-norm transformer with rotary positions.
 
 Parameters are named as in fair-esm, so that its weights load one to one; a test holds the states
-against fair-esm's own forward pass. Shape suffixes: B rows, L residue tokens, H width, N heads,
-E = H / N.
+against fair-esm's own forward pass. All rows are computed as one packed sequence. Shape suffixes: B
+rows, L residue tokens of the longest, N residue tokens of all rows, H width, A heads, E = H / A.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
-from protclip.model.lengths import by_length
+from protclip.model.packing import Packing
 from protclip.tensors import MASK, PAD, VOCAB_SIZE
 
 TRAINED_MASK_SHARE = 0.15 * 0.8
@@ -60,29 +61,26 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x_BLH: Tensor, cos_LE: Tensor, sin_LE: Tensor, mask_B11L: Tensor | None) -> Tensor:
-        """Attended states (B, L, H); keys where the mask is False are not looked at."""
+    def forward(self, x_NH: Tensor, cos_N1E: Tensor, sin_N1E: Tensor, packing: Packing) -> Tensor:
+        """Attended states (N, H)."""
         q, k, v = (
-            p(x_BLH).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for p in (self.q_proj, self.k_proj, self.v_proj)
+            p(x_NH).unflatten(-1, (self.num_heads, -1)) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = (_rotate(x, cos_LE, sin_LE).to(v.dtype) for x in (q, k))
-        attended_BNLE = scaled_dot_product_attention(q, k, v, attn_mask=mask_B11L)
-        return self.out_proj(attended_BNLE.transpose(1, 2).flatten(2))
+        q, k = (_rotate(x, cos_N1E, sin_N1E).to(v.dtype) for x in (q, k))
+        return self.out_proj(packing.attend(q, k, v).flatten(1))
 
 
-def _rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (L, E) of every position's angles, float32."""
-    frequencies = 10000 ** (-torch.arange(0, head_width, 2, device=device).float() / head_width)
-    angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
-    angles_LE = torch.cat((angles, angles), dim=-1)
-    return angles_LE.cos(), angles_LE.sin()
+def _rotary(position_N: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    """Cosine and signed sine (N, 1, E) of every token's angles, float32."""
+    frequencies = 10000 ** (-torch.arange(0, head_width, 2, device=position_N.device).float() / head_width)
+    angles = torch.outer(position_N.float(), frequencies)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1)[:, None], torch.cat((-sin, sin), dim=-1)[:, None]
 
 
-def _rotate(x_BNLE: Tensor, cos_LE: Tensor, sin_LE: Tensor) -> Tensor:
-    """Each pair (e, e + E/2) turned by its position's angle."""
-    first, second = x_BNLE.chunk(2, dim=-1)
-    return x_BNLE * cos_LE + torch.cat((-second, first), dim=-1) * sin_LE
+def _rotate(x_NAE: Tensor, cos_N1E: Tensor, sin_N1E: Tensor) -> Tensor:
+    """Each pair (e, e + E/2) turned by its token's angle."""
+    return x_NAE * cos_N1E + x_NAE.roll(x_NAE.shape[-1] // 2, -1) * sin_N1E
 
 
 class Layer(nn.Module):
@@ -96,10 +94,10 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(4 * sizes.width, sizes.width)
         self.final_layer_norm = nn.LayerNorm(sizes.width)
 
-    def forward(self, x_BLH: Tensor, cos_LE: Tensor, sin_LE: Tensor, mask_B11L: Tensor | None) -> Tensor:
-        """States (B, L, H) after this layer."""
-        x_BLH = x_BLH + self.self_attn(self.self_attn_layer_norm(x_BLH), cos_LE, sin_LE, mask_B11L)
-        return x_BLH + self.fc2(gelu(self.fc1(self.final_layer_norm(x_BLH))))
+    def forward(self, x_NH: Tensor, cos_N1E: Tensor, sin_N1E: Tensor, packing: Packing) -> Tensor:
+        """States (N, H) after this layer."""
+        x_NH = x_NH + self.self_attn(self.self_attn_layer_norm(x_NH), cos_N1E, sin_N1E, packing)
+        return x_NH + self.fc2(gelu(self.fc1(self.final_layer_norm(x_NH))))
 
 
 class Esm2(nn.Module):
@@ -118,32 +116,31 @@ class Esm2(nn.Module):
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.num_layers))
         self.emb_layer_norm_after = nn.LayerNorm(sizes.width)
 
-    def forward(self, tokens_BL: Tensor) -> Tensor:
+    def forward(self, tokens_BL: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Last-layer states (B, L, H) of right-padded residue tokens, `<cls>` and `<eos>` included.
 
-        A row's states do not depend on the other rows or on padding; those at padding are
-        unspecified.
-        """
-        return by_length(self._encode, tokens_BL, tokens_BL != PAD)
+        A row's states do not depend on the other rows or on padding; those at padding are 0.
 
-    def _encode(self, tokens_BL: Tensor, mask_BL: Tensor | None) -> Tensor:
-        """States of one chunk; the mask is None when nothing is padding."""
-        x_BLH = self._embed(tokens_BL, mask_BL)
-        mask_B11L = None if mask_BL is None else mask_BL[:, None, None]
-        rotary = _rotary(tokens_BL.shape[1], self.head_width, tokens_BL.device)
+        Args:
+            tokens_BL: int64 tokens.
+            lengths: Each row's tokens, so that the host need not wait for the device to count them.
+        """
+        packing = Packing.of(tokens_BL != PAD, lengths)
+        x_NH = self._embed(packing.pack(tokens_BL), packing)
+        rotary = _rotary(packing.position_N, self.head_width)
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
-                x_BLH = checkpoint(
-                    layer, x_BLH, *rotary, mask_B11L, use_reentrant=False, preserve_rng_state=False
+                x_NH = checkpoint(
+                    layer, x_NH, *rotary, packing, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x_BLH = layer(x_BLH, *rotary, mask_B11L)
-        return self.emb_layer_norm_after(x_BLH)
+                x_NH = layer(x_NH, *rotary, packing)
+        return packing.unpack(self.emb_layer_norm_after(x_NH))
 
-    def _embed(self, tokens_BL: Tensor, mask_BL: Tensor | None) -> Tensor:
+    def _embed(self, tokens_N: Tensor, packing: Packing) -> Tensor:
         """Token embeddings; masked ones are 0 and the row's others scaled up to make good for it."""
-        hidden_BL = tokens_BL == MASK
-        real_BL = torch.ones_like(hidden_BL) if mask_BL is None else mask_BL
-        hidden_share_B = hidden_BL.sum(1) / real_BL.sum(1)
+        hidden_N = tokens_N == MASK
+        lengths_B = packing.starts.diff()
+        hidden_share_B = torch.zeros_like(lengths_B).index_add(0, packing.row_N, hidden_N.int()) / lengths_B
         scale_B = (1 - TRAINED_MASK_SHARE) / (1 - hidden_share_B)
-        return self.embed_tokens(tokens_BL).masked_fill(hidden_BL[..., None], 0) * scale_B[:, None, None]
+        return self.embed_tokens(tokens_N).masked_fill(hidden_N[:, None], 0) * scale_B[packing.row_N, None]

@@ -72,9 +72,14 @@ class Prototypes(nn.Module):
         return (logits_BKP / self.temperature).softmax(-1) @ self.bank_PD
 
 
+def precise(states: Tensor) -> Tensor:
+    """At least float32, whatever the precision of the pass before; a float64 model stays float64."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
 def masked_mean(states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
     """Mean over the positions where the mask is True, float32 (B, H); 0 where there is none."""
-    total_BH = (states_BLH.float() * mask_BL[..., None]).sum(1)
+    total_BH = (precise(states_BLH) * mask_BL[..., None]).sum(1)
     return total_BH / mask_BL.sum(1, keepdim=True).clamp(min=1)
 
 

@@ -1,11 +1,12 @@
 """The biotext tower: a BERT encoder, PubMedBERT in the paper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import AttentionInterface, BertConfig, BertModel
 
-from protclip.model.lengths import by_length
+from protclip.model.packing import Packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,36 @@ PRESETS: dict[str, BertSizes] = {
 """Architectures with random weights; the vocabulary is the tokenizer's."""
 
 
+def _packed(
+    module: nn.Module,
+    query_1AN: Tensor,
+    key_1AN: Tensor,
+    value_1AN: Tensor,
+    attention_mask: None,
+    *,
+    packing: Packing,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: heads (1, A, N, E) in, (1, N, A, E) out, no weights."""
+    heads = (x[0].transpose(0, 1) for x in (query_1AN, key_1AN, value_1AN))
+    return packing.attend(*heads)[None], None
+
+
+AttentionInterface.register("protclip_packed", _packed)
+
+
 class TextEncoder(nn.Module):
     """BERT without its pooling layer, and without dropout.
 
     Dropout is off even where the tower is trained [D]: ESM-2 has none, and a step then depends on
     nothing random but the masks and PDA's noise.
+
+    Args:
+        sizes: Layers, widths, vocabulary.
+        checkpointing: Recompute each layer's activations in the backward pass to save memory.
     """
 
-    def __init__(self, sizes: BertSizes) -> None:
+    def __init__(self, sizes: BertSizes, *, checkpointing: bool = False) -> None:
         super().__init__()
         config = BertConfig(
             vocab_size=sizes.vocab_size,
@@ -79,13 +102,22 @@ class TextEncoder(nn.Module):
             layer_norm_eps=sizes.norm_eps,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
+            attn_implementation="protclip_packed",  # pyright: ignore[reportCallIssue] every configuration takes it
         )
         self.bert = BertModel(config, add_pooling_layer=False)
+        if checkpointing:
+            self.bert.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
 
-    def forward(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Token states (B, T, H) of right-padded texts; those at padding are unspecified."""
-        return by_length(self._encode, text_BT, mask_BT)
+    def forward(self, text_BT: Tensor, mask_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Token states (B, T, H) of right-padded texts; those at padding are 0.
 
-    def _encode(self, text_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """States of one chunk; the mask is None when nothing is padding."""
-        return self.bert(input_ids=text_BT, attention_mask=mask_BT).last_hidden_state
+        Args:
+            text_BT: int64 tokens.
+            mask_BT: True on real tokens, at least one per text.
+            lengths: Their number per text, so that the host need not wait for the device to count them.
+        """
+        packing = Packing.of(mask_BT, lengths)
+        states_1NH = self.bert(
+            input_ids=packing.pack(text_BT)[None], position_ids=packing.position_N[None], packing=packing
+        ).last_hidden_state
+        return packing.unpack(states_1NH[0])

@@ -1,13 +1,14 @@
 import pytest
 import torch
 from esm.model.esm2 import ESM2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from protclip.model import lengths
 from protclip.model.esm2 import PRESETS, Esm2, Esm2Sizes
-from protclip.tensors import CLS, EOS, MASK, PAD, VOCAB_SIZE
+from protclip.tensors import CLS, EOS, MASK, PAD
 
-SIZES = (Esm2Sizes(2, 32, 4), Esm2Sizes(3, 60, 6))
+SIZES = (Esm2Sizes(2, 32, 4), Esm2Sizes(3, 60, 6), Esm2Sizes(4, 128, 2))
 
 
 def reference(sizes: Esm2Sizes, seed: int = 0) -> ESM2:
@@ -62,20 +63,34 @@ def test_esm2_has_fair_esms_parameters_and_no_others() -> None:
     assert names == {n for n in fair if not n.startswith(("lm_head.", "contact_head."))}
 
 
-def test_esm2_chunks_change_neither_states_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = rows([60, 8, 35, 9, 20, 41], masked=0.2)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_esm2_has_fair_esms_gradients(sizes: Esm2Sizes) -> None:
+    fair = reference(sizes)
+    packed = ours(fair, sizes)
+    tokens = rows([40, 7, 23, 33], masked=0.2)
     real = tokens != PAD
-    results = []
-    for fewest in (0, 10**9):
-        monkeypatch.setattr(lengths, "FEWEST_TOKENS", fewest)
-        model = ours(reference(SIZES[0]), SIZES[0])
-        states = model(tokens)[real]
-        states.square().mean().backward()
-        gradients = [p.grad for p in model.parameters()]
-        assert all(g is not None for g in gradients)
-        results.append([states.detach(), *gradients])
-    for chunked, whole in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-4)
+    fair(tokens, repr_layers=[fair.num_layers])["representations"][fair.num_layers][
+        real
+    ].square().mean().backward()
+    packed(tokens)[real].square().mean().backward()
+    expected = dict(fair.named_parameters())
+    for name, parameter in packed.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 5), st.data())
+def test_esm2_states_do_not_change_with_padding_or_neighbours(
+    row_lengths: list[int], padding: int, data: st.DataObject
+) -> None:
+    model = ours(reference(SIZES[0]), SIZES[0])
+    tokens = torch.nn.functional.pad(rows(row_lengths, masked=0.2), (0, padding), value=PAD)
+    row = data.draw(st.integers(0, len(row_lengths) - 1))
+    alone = tokens[row][tokens[row] != PAD][None]
+    with torch.no_grad():
+        states = model(tokens)
+        torch.testing.assert_close(states[row, : alone.shape[1]], model(alone)[0], atol=1e-5, rtol=1e-5)
+    assert not states[tokens == PAD].any()
 
 
 def test_esm2_checkpointing_changes_no_gradient() -> None:
@@ -111,13 +126,17 @@ def test_esm2_under_bf16_autocast_stays_close() -> None:
     assert similar.min() > 0.99
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if n != "esm2-tiny"])
-def test_presets_have_the_size_in_their_name(name: str) -> None:
-    _, layers, size, _ = name.split("_")
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_fair_esms_parameters(name: str) -> None:
+    sizes = PRESETS[name]
     with torch.device("meta"):
-        model = Esm2(PRESETS[name])
-    # The published counts include the heads, which are small but for the smallest models.
-    count = sum(p.numel() for p in model.parameters()) + PRESETS[name].width * (VOCAB_SIZE + 1)
-    stated = float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
-    assert len(model.layers) == int(layers[1:])
-    assert count == pytest.approx(stated, rel=0.08)
+        model, fair = Esm2(sizes), ESM2(sizes.num_layers, sizes.width, sizes.num_heads)
+    heads = ("lm_head.", "contact_head.")
+    expected = {n: p.shape for n, p in fair.named_parameters() if not n.startswith(heads)}
+    assert {n: p.shape for n, p in model.named_parameters()} == expected
+    count = sum(p.numel() for p in fair.parameters())
+    stated = {"M": 1e6, "B": 1e9}
+    if name != "esm2-tiny":
+        _, layers, size, _ = name.split("_")
+        assert len(model.layers) == int(layers[1:])
+        assert count == pytest.approx(float(size[:-1]) * stated[size[-1]], rel=0.08)
