@@ -193,7 +193,8 @@ def _from_hub(name: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        backend = AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+        directory = storage.hub_directory(name, weights=False)
+        backend = AutoTokenizer.from_pretrained(directory, use_fast=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"tokenizer {name}: no such directory, and the Hugging Face hub gave none of that name "

@@ -12,8 +12,7 @@ from tqdm import tqdm
 from protclip import checkpoint
 from protclip.checkpoint import LoadedCheckpoint
 from protclip.data.tokenizer import TextTokenizer
-from protclip.errors import CheckpointError
-from protclip.model.protclip import Architecture, ProtCLIP
+from protclip.model.build import rebuild
 from protclip.tensors import PAD, tokenize_residues, uses_bf16
 
 Tokens = np.ndarray | Sequence[int]
@@ -51,7 +50,7 @@ class Embedder:
     ) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = TextTokenizer.from_json(loaded.tokenizer_json)
-        self.model = _rebuild(loaded).to(self.device).eval()
+        self.model = rebuild(loaded).to(self.device).eval()
         self._max_protein_tokens = loaded.config.model.protein.max_tokens
         self._max_text_tokens = loaded.config.model.text.max_tokens
         self._batch_size = batch_size
@@ -145,17 +144,3 @@ def pad_tokens(rows: Sequence[Tokens], padding: int) -> tuple[Tensor, Tensor]:
     )
     lengths_N = torch.tensor([len(row) for row in rows])
     return tokens_NL, torch.arange(tokens_NL.shape[1])[None] < lengths_N[:, None]
-
-
-def _rebuild(loaded: LoadedCheckpoint) -> ProtCLIP:
-    """The model of a checkpoint with its weights."""
-    try:
-        model = ProtCLIP(Architecture.from_dict(loaded.architecture))
-        model.load_state_dict(loaded.weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{loaded.uri}: the weights belong to a model of another size than its architecture.json "
-            f"({detail}); use another checkpoint"
-        ) from error
-    return model

@@ -4,15 +4,17 @@ A URI is a local path, `file://…` or `s3://bucket/key`; `https://…` and `htt
 credentials, region and endpoint come from the standard chain (`AWS_*` variables, profiles, instance
 roles; `AWS_ENDPOINT_URL` for self-hosted servers). Writes are atomic: a reader sees the whole new file
 or none of it. An output that consists of many files becomes visible through its manifest, which is
-written last.
+written last. What all workers of a node need is fetched once and kept (`cached`, `cached_directory`).
 """
 
+from protclip.storage.cache import cached, cached_directory
 from protclip.storage.files import (
     StoredFile,
     atomic_writer,
     copy_to,
     create,
     exists,
+    list_directories,
     list_files,
     local_directory,
     open_input,
@@ -26,6 +28,7 @@ from protclip.storage.files import (
     write_json,
 )
 from protclip.storage.filesystems import absolute, basename, filesystem, is_local, join
+from protclip.storage.hub import hub_directory
 from protclip.storage.parquet import RowGroups, parquet_file, parquet_writer, write_parquet
 
 __all__ = [
@@ -34,12 +37,16 @@ __all__ = [
     "absolute",
     "atomic_writer",
     "basename",
+    "cached",
+    "cached_directory",
     "copy_to",
     "create",
     "exists",
     "filesystem",
+    "hub_directory",
     "is_local",
     "join",
+    "list_directories",
     "list_files",
     "local_directory",
     "open_input",

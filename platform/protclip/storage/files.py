@@ -81,6 +81,19 @@ def list_files(uri: str, suffix: str = "") -> list[StoredFile]:
     return sorted(files, key=lambda f: f.uri)
 
 
+def list_directories(uri: str) -> list[str]:
+    """URIs of the directories right below one, sorted; none when it is not there.
+
+    Raises:
+        DataError: The storage cannot be reached.
+    """
+    with explained(uri, "listing"):
+        filesystem_, path = filesystem(uri)
+        found = filesystem_.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    prefix = uri.rstrip("/")
+    return sorted(f"{prefix}/{i.base_name}" for i in found if i.type == pafs.FileType.Directory)
+
+
 def open_input(uri: str, *, random: bool = False) -> pa.NativeFile:
     """A seekable binary file for reading.
 
@@ -154,7 +167,7 @@ class HashingWriter:
         self._num_bytes = 0
         self.stored: StoredFile | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Writes `data`, returns its length."""
         self._digest.update(data)
         self._num_bytes += len(data)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from protclip import storage
 from protclip.data import synthetic, tokenizer
 from protclip.data.tokenizer import TextTokenizer
-from protclip.errors import ConfigError
+from protclip.errors import ConfigError, DataError
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "binds", "Binds", "zinc", "##s", "."]
 
@@ -125,20 +126,19 @@ def test_load_says_what_was_tried(tmp_path: Path, monkeypatch):
         TextTokenizer.load(saved(tmp_path, "tokenizer.json", '{"version": "1.0"}'))
 
     def refuse(name: str, **_: object) -> None:
-        raise OSError(f"{name} is not a repository\nmore lines")
+        raise DataError(f"{name} is not a repository\nmore lines")
 
-    import transformers
-
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    monkeypatch.setattr(storage, "hub_directory", refuse)
     with pytest.raises(ConfigError, match=r"hub gave none .*nobody/nothing is not a repository\)"):
         TextTokenizer.load("nobody/nothing")
 
 
-def test_load_takes_a_hub_name(monkeypatch, builtin):
+def test_load_takes_a_hub_name(monkeypatch, builtin, tmp_path: Path):
     import transformers
 
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(builtin.to_json()))
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name, **_: fast)
+    fast.save_pretrained(tmp_path)
+    monkeypatch.setattr(storage, "hub_directory", lambda name, **_: tmp_path)
     assert TextTokenizer.load("some/model").encode(["zinc"]) == builtin.encode(["zinc"])
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -62,15 +64,14 @@ def test_long_sequences_are_cut_to_the_models_length(embedder):
 
 
 def test_from_checkpoint_refuses_weights_of_another_size(tiny_checkpoint, tmp_path):
-    import shutil
-
-    directory = tmp_path / "step"
-    shutil.copytree(tiny_checkpoint, directory)
-    architecture = storage.read_json(str(directory / "architecture.json"))
+    directory = shutil.copytree(tiny_checkpoint, tmp_path / "step")
+    [path] = directory.glob("*/architecture.json")
+    architecture = storage.read_json(str(path))
     architecture["protein"]["width"] *= 2
-    storage.write_json(str(directory / "architecture.json"), architecture)
+    stored = storage.write_json(str(path), architecture)
     meta = storage.read_json(str(directory / "meta.json"))
-    meta["files"]["architecture.json"] = storage.sha256(str(directory / "architecture.json"))
+    entry = {"num_bytes": stored.num_bytes, "sha256": stored.sha256}
+    meta["files"][str(path.relative_to(directory))] = entry
     storage.write_json(str(directory / "meta.json"), meta)
     with pytest.raises(CheckpointError, match="another size") as caught:
         Embedder.from_checkpoint(str(directory))
@@ -78,13 +79,10 @@ def test_from_checkpoint_refuses_weights_of_another_size(tiny_checkpoint, tmp_pa
 
 
 def test_from_checkpoint_refuses_a_damaged_file(tiny_checkpoint, tmp_path):
-    import shutil
-
-    directory = tmp_path / "step"
-    shutil.copytree(tiny_checkpoint, directory)
-    raw = (directory / "model.safetensors").read_bytes()
-    (directory / "model.safetensors").write_bytes(raw[:-10])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
+    directory = shutil.copytree(tiny_checkpoint, tmp_path / "step")
+    [path] = directory.glob("*/model-*.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"model-.*\.safetensors: missing or damaged"):
         Embedder.from_checkpoint(str(directory))
 
 

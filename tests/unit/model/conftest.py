@@ -15,9 +15,11 @@ from protclip.config.schema import (
     TextEncoderConfig,
 )
 from protclip.data.collate import Collator, TextTokens
-from protclip.model.protclip import ProtCLIP, build
+from protclip.model.build import build
+from protclip.model.protclip import ProtCLIP
 from protclip.records import PAIRS_SCHEMA, PROPERTIES
 from protclip.tensors import Batch
+from protclip.training import freezing
 
 VOCAB = 60
 NUM_PROTOTYPES = 16
@@ -59,7 +61,7 @@ def make_batch() -> MakeBatch:
 
 @pytest.fixture
 def make_model() -> MakeModel:
-    """Tiny models with random weights."""
+    """Tiny models with random weights, frozen where they are at the start of training."""
 
     def make(loss: LossConfig | None = None, *, text_trainable: bool = False, seed: int = 0) -> ProtCLIP:
         config = ModelConfig(
@@ -69,7 +71,9 @@ def make_model() -> MakeModel:
             num_prototypes=NUM_PROTOTYPES,
             fusion_heads=4,
         )
-        return build(config, loss or LossConfig(), VOCAB, seed)
+        model = build(config, loss or LossConfig(), VOCAB, seed)
+        freezing.apply(model, config, step=0)
+        return model
 
     return make
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from protclip.config.schema import LossConfig, ModelConfig, PdaConfig, ProteinEncoderConfig, TextEncoderConfig
 from protclip.errors import ConfigError
-from protclip.losses.objective import objective
-from protclip.model.protclip import USED_BY, Architecture, ProtCLIP, build
+from protclip.losses.objective import Totals, objective
+from protclip.model.build import build
+from protclip.model.protclip import USED_BY, Architecture, ProtCLIP
 from protclip.tensors import EOS, MASK, PAD, Batch
+from protclip.training import freezing
 
 OFF: dict[str, float] = {"gc": 0, "bsr": 0, "mlm": 0}
 
@@ -23,13 +25,19 @@ def only(*terms: str) -> LossConfig:
 
 def rows_of(batch: Batch, rows: list[int]) -> Batch:
     """Some pairs of a batch, at the width they have in it."""
-    return Batch(*(getattr(batch, f.name)[rows] for f in fields(batch) if f.init))
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{name: value[rows] for name, value in tensors.items() if isinstance(value, Tensor)})
+
+
+def totals(batch: Batch) -> Totals:
+    """Of a step on this batch alone."""
+    return Totals.of([batch], batch.num_pairs)
 
 
 def trained(model: ProtCLIP, batch: Batch, loss: LossConfig, noise: Tensor | None = None) -> set[str]:
     """Parts of the model that a term's gradient reaches; checks that no trainable one is left out."""
     model.train()
-    objective(model(batch, noise), loss).total.backward()
+    objective(model(batch, noise), loss, totals(batch)).total.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
     return {
@@ -98,21 +106,23 @@ def test_each_term_trains_what_it_uses_and_nothing_else(
 ) -> None:
     loss = only(term)
     reached = trained(make_model(loss, text_trainable=True), make_batch(), loss, gumbel(3))
-    assert reached == {part for part, terms in USED_BY.items() if term in terms}
+    assert reached == {part for part, terms in USED_BY.items() if term in terms} - {"logit_bias"}
     assert "protein_encoder" in reached
 
 
 def test_all_terms_train_every_parameter(
     make_model: Callable, make_batch: Callable, gumbel: Callable
 ) -> None:
-    assert trained(make_model(text_trainable=True), make_batch(), LossConfig(), gumbel(3)) == set(USED_BY)
+    for loss, unused in ((LossConfig(), {"logit_bias"}), (LossConfig(contrastive="sigmoid"), set())):
+        model = make_model(loss, text_trainable=True)
+        assert trained(model, make_batch(), loss, gumbel(3)) == set(USED_BY) - unused
 
 
 def test_a_frozen_text_encoder_gets_no_gradient(
     make_model: Callable, make_batch: Callable, gumbel: Callable
 ) -> None:
     model, batch = make_model(), make_batch()
-    assert trained(model, batch, LossConfig(), gumbel(3)) == set(USED_BY) - {"text_encoder"}
+    assert trained(model, batch, LossConfig(), gumbel(3)) == (set(USED_BY) - {"text_encoder", "logit_bias"})
     assert not model.text_encoder(batch.text_BT, batch.text_mask_BT).requires_grad
 
 
@@ -125,7 +135,8 @@ def test_a_frozen_protein_encoder_gets_no_gradient(make_batch: Callable, gumbel:
         fusion_heads=2,
     )
     model = build(config, LossConfig(), 60, 0)
-    expected = set(USED_BY) - {"text_encoder", "protein_encoder"}
+    freezing.apply(model, config, step=0)
+    expected = set(USED_BY) - {"text_encoder", "protein_encoder", "logit_bias"}
     assert trained(model, make_batch(), LossConfig(), gumbel(3)) == expected
 
 
@@ -150,7 +161,7 @@ def test_only_the_passes_that_active_terms_need_run(
     num_properties = int(batch.property_mask_BKT.any(-1).sum())
     assert seen["protein"] == 3 * (clean + ("mlm" in terms) + ("bsr" in terms))
     assert seen["text"] == 3 * bool({"gc", "bsr"} & set(terms)) + num_properties * ("pda" in terms)
-    assert set(objective(output, loss).terms) == set(terms)
+    assert set(objective(output, loss, totals(batch)).terms) == set(terms)
     assert model.eval()(batch, None).protein_BD is not None
 
 
@@ -167,15 +178,12 @@ def test_residues_of_length_one_and_fully_masked_proteins_are_finite(
     make_model: Callable, make_batch: Callable, gumbel: Callable
 ) -> None:
     batch = make_batch(lengths=(1, 6, 3), absent=[(0, p) for p in ("function", "similarity")])
-    for mask, tokens in (
-        (batch.mlm_mask_BL, batch.mlm_tokens_BL),
-        (batch.segment_mask_BL, batch.segment_tokens_BL),
-    ):
-        mask[1, 1:7] = True
-        tokens[mask] = MASK
+    batch.mlm_mask_BL[1, 1:7] = batch.segment_mask_BL[1, 1:7] = True
+    batch = replace(batch)
+    assert (batch.segment_tokens_BL[1, 1:7] == MASK).all()
     loss = LossConfig()
     model = make_model()
-    report = objective(model(batch, gumbel(3)), loss)
+    report = objective(model(batch, gumbel(3)), loss, totals(batch))
     report.total.backward()
     assert all(value.isfinite() for value in report.terms.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -188,7 +196,7 @@ def test_nothing_masked_still_gives_every_parameter_a_gradient(
     nothing = torch.zeros_like(batch.mlm_mask_BL)
     batch = replace(batch, mlm_mask_BL=nothing, segment_mask_BL=nothing)
     reached = trained(make_model(), batch, LossConfig(), gumbel(3))
-    assert reached == set(USED_BY) - {"text_encoder", "mlm_head", "bsr_head", "fusion"}
+    assert reached == set(USED_BY) - {"text_encoder", "mlm_head", "bsr_head", "fusion", "logit_bias"}
 
 
 def test_outputs_are_float32_under_bf16_autocast(
@@ -203,7 +211,7 @@ def test_outputs_are_float32_under_bf16_autocast(
         value = getattr(output, field.name)
         if value.is_floating_point():
             assert value.dtype == torch.float32, field.name
-    objective(output, LossConfig()).total.backward()
+    objective(output, LossConfig(), totals(batch)).total.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
@@ -238,12 +246,44 @@ def test_scales_start_at_the_configured_temperatures_and_stay_bounded(
     output = model(batch, None)
     assert output.scale.item() == pytest.approx(1 / 0.07, rel=1e-5)
     assert output.pda_scale.item() == pytest.approx(10, rel=1e-5)
+    assert make_model(LossConfig(temperature=1e-3)).scale().item() == pytest.approx(100, rel=1e-4)
     with torch.no_grad():
         model.log_scale.fill_(9.0)
+    model.limit_scales()
     output = model(batch, None)
     output.scale.backward()
     assert output.scale.item() == pytest.approx(100, rel=1e-4)
     assert model.log_scale.grad.item() == pytest.approx(100, rel=1e-4), "a bounded scale can come down again"
+
+
+def test_embed_gives_the_embeddings_of_the_forward_pass_without_gradient(
+    make_model: Callable, make_batch: Callable
+) -> None:
+    model, batch = make_model().train(), make_batch()
+    embedded, output = model.embed(batch), model(batch, None)
+    for name in ("protein_BD", "text_BD", "scale", "bias"):
+        torch.testing.assert_close(getattr(embedded, name), getattr(output, name), atol=2e-6, rtol=0)
+        assert not getattr(embedded, name).requires_grad
+
+
+def test_shared_corruption_takes_two_protein_passes_and_predicts_both_masks(
+    make_model: Callable, make_batch: Callable, gumbel: Callable
+) -> None:
+    batch, model = make_batch(), make_model()
+    mlm_mask_BL = batch.mlm_mask_BL & ~batch.segment_mask_BL
+    batch = replace(batch, mlm_mask_BL=mlm_mask_BL, shared=True)
+    seen: list[Tensor] = []
+    hook = model.protein_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    output = model(batch, gumbel(3))
+    hook.remove()
+    corrupted = batch.tokens_BL.masked_fill(mlm_mask_BL | batch.segment_mask_BL, MASK)
+    assert torch.equal(seen[0], torch.cat((batch.tokens_BL, corrupted)))
+    assert torch.equal(output.mlm_targets_M, batch.tokens_BL[mlm_mask_BL])
+    assert torch.equal(output.bsr_targets_M, batch.tokens_BL[batch.segment_mask_BL])
+    expected = model.mlm_head(model.protein_encoder(corrupted)[mlm_mask_BL])
+    torch.testing.assert_close(output.mlm_logits_MV, expected, atol=2e-6, rtol=0)
+    expected = model.bsr_logits(batch, use_text=True)
+    torch.testing.assert_close(output.bsr_logits_MV, expected, atol=2e-6, rtol=0)
 
 
 def test_build_is_a_function_of_the_seed_and_leaves_the_global_state(make_model: Callable) -> None:
@@ -282,7 +322,7 @@ def test_theta_decides_the_segments(make_model: Callable, make_batch: Callable) 
     names = ("protein_name", "function", "subcellular_location", "similarity")
 
     def pda(theta: float | dict[str, float]) -> float:
-        return objective(output, LossConfig(pda=PdaConfig(theta=theta))).terms["pda"].item()
+        return objective(output, LossConfig(pda=PdaConfig(theta=theta)), totals(batch)).terms["pda"].item()
 
     assert pda(0.3) == pda(dict.fromkeys(names, 0.3))
     assert not math.isclose(pda(0.3), pda(dict.fromkeys(names, 0.3) | {"function": 0.9}), rel_tol=1e-6)

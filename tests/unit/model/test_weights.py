@@ -3,6 +3,9 @@ import json
 import logging
 import os
 import shutil
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -11,12 +14,15 @@ import torch
 from esm.model.esm2 import ESM2
 from transformers import BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
 
+from faulty_s3 import FaultyS3, error
+from protclip import storage
 from protclip.config.schema import LossConfig, ModelConfig, ProteinEncoderConfig, TextEncoderConfig
 from protclip.errors import CheckpointError, ConfigError
+from protclip.model.build import build
 from protclip.model.esm2 import Esm2, Esm2Sizes
-from protclip.model.protclip import build
 from protclip.model.text import TextEncoder
 from protclip.model.weights import protein_encoder, text_encoder
+from protclip.model.weights.names import to_fair_esm, to_hugging_face
 from protclip.tensors import CLS, EOS, MASK, PAD, VOCAB_SIZE
 
 TOKENS = torch.tensor([[CLS, 5, MASK, 9, 20, 4, EOS], [CLS, 11, 6, EOS, PAD, PAD, PAD]])
@@ -247,10 +253,35 @@ def test_a_source_that_does_not_exist_is_a_configuration_error(tmp_path: Path) -
 
 @pytest.mark.usefixtures("offline")
 def test_a_hub_name_without_the_hub_says_how_to_provide_it() -> None:
-    with pytest.raises(ConfigError, match="hf download facebook/esm2_t6_8M_UR50D"):
+    with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*hf download facebook/esm2_t6_8M_UR50D"):
         protein_encoder("facebook/esm2_t6_8M_UR50D")
     with pytest.raises(ConfigError, match="bert-tiny"):
         text_encoder("bert-tinny", 50)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[socket.socket]:
+    """A hub that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(
+            huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}"
+        )
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+        yield server
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_silent_hub_costs_seconds(esm_directory: tuple[Path, EsmForMaskedLM], tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="hf download facebook/esm2_t6_8M_UR50D"):
+        protein_encoder("facebook/esm2_t6_8M_UR50D")
+    assert time.monotonic() - started < 10
+    kept = tmp_path / "hub" / "models--facebook--esm2_t6_8M_UR50D"
+    shutil.copytree(esm_directory[0], kept / "snapshots" / ("0" * 40))
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    assert protein_encoder("facebook/esm2_t6_8M_UR50D").sizes == SIZES
 
 
 def test_a_published_models_preset_name_warns_of_random_weights(caplog: pytest.LogCaptureFixture) -> None:
@@ -275,3 +306,40 @@ def test_build_loads_both_encoders(
     ours, theirs = model.text_encoder.bert.state_dict(), bert.bert.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_an_encoder_of_another_size_is_refused(fair_file: Path) -> None:
+    source = protein_encoder(str(fair_file))
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is 33×32, expected 33×48"):
+        source.load_into(Esm2(Esm2Sizes(2, 48, 4)))
+
+
+def test_encoders_come_from_an_object_store_once(
+    fair_file: Path,
+    bert_directory: tuple[Path, BertForMaskedLM],
+    bucket: str,
+    faults: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    storage.copy_to(fair_file, f"{bucket}/esm2.pt")
+    for path in bert_directory[0].iterdir():
+        storage.copy_to(path, f"{bucket}/bert/{path.name}")
+    storage.write_bytes(f"{bucket}/bert/flax_model.msgpack", b"not for us")
+    for _ in range(2):
+        load_protein(f"{bucket}/esm2.pt")
+        load_text(f"{bucket}/bert")
+    assert faults.count(r"GET .*esm2\.pt") == faults.count(r"GET .*model\.safetensors") == 1
+    assert faults.count(r"GET .*msgpack") == 0
+    with pytest.raises(ConfigError, match=r"nothing\.pt: no such file"):
+        load_protein(f"{bucket}/nothing.pt")
+    faults.fail(r"bert/config\.json", error("403 Forbidden", "AccessDenied"))
+    with pytest.raises(ConfigError, match="not permitted"):
+        load_text(f"{bucket}/bert")
+
+
+def test_names_in_transformers_are_turned_back(esm_directory: tuple[Path, EsmForMaskedLM]) -> None:
+    names = Esm2(SIZES).state_dict().keys()
+    assert {to_fair_esm(to_hugging_face(name)) for name in names} == names
+    assert {to_hugging_face(name) for name in names} < esm_directory[1].esm.state_dict().keys()
