@@ -142,8 +142,11 @@ def test_checkpoint_model_embeds_as_the_checkpoint_does(workplace: Path, tiny_ch
     try:
         model = mlflow.pyfunc.load_model(uri)
         by_run = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/protclip")
+        stored = Path(mlflow.artifacts.download_artifacts(uri))
     finally:
         mlflow.set_tracking_uri(None)
+    assert list(stored.rglob("model-*.safetensors"))
+    assert not list(stored.rglob("optimizer-*"))
     embedder = Embedder.from_checkpoint(str(tiny_checkpoint))
     sequences, texts = ["MKTAYIAK", "MEEPQSDPSV"], ["FUNCTION: Binds DNA.", None]
     table = model.predict(pd.DataFrame({"sequence": sequences, "text": texts}))

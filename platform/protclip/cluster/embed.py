@@ -121,7 +121,7 @@ def find_source(config: EmbedConfig, uri: str, meta: Meta, trained: PretrainConf
     """
     source = load_manifest(config.source)
     if isinstance(source, PairsManifest):
-        tokenizer = storage.read_bytes(storage.join(uri, checkpoint.TOKENIZER)).decode()
+        tokenizer = checkpoint.read_text(uri, meta, checkpoint.TOKENIZER)
         fingerprint = TextTokenizer.from_json(tokenizer).fingerprint
         if source.tokenizer.fingerprint != fingerprint:
             raise DataError(

@@ -22,7 +22,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 from sqlalchemy.exc import SQLAlchemyError
 
-from protclip import __version__, checkpoint, storage
+from protclip import __version__, checkpoint
 from protclip.config.base import TrackingConfig
 from protclip.config.keys import show
 from protclip.errors import DataError, TrackingError
@@ -349,10 +349,9 @@ def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "pro
         return None
     client, run_id = MlflowClient(tracker.uri), tracker.run_id
     try:
-        with (
-            storage.local_directory(checkpoint.resolve(checkpoint_uri)) as source,
-            tempfile.TemporaryDirectory(prefix="protclip-") as directory,
-        ):
+        with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
+            source = Path(directory) / "checkpoint"
+            checkpoint.copy_for_inference(checkpoint_uri, source)
             logged = client.create_logged_model(client.get_run(run_id).info.experiment_id, name, run_id)
             path = str(Path(directory) / "model")
             mlflow.pyfunc.save_model(
