@@ -11,6 +11,14 @@ from faulty_s3 import FaultyS3
 REPO = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests out by file; those on Ray stay together with their one cluster."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     path = REPO.parent / "shared" / "data"
@@ -159,7 +167,8 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_pairs: Path) -> Path:
     """A complete checkpoint of an untrained model of the smallest size, made for `tiny_pairs`."""
-    from protclip import checkpoint
+    import torch
+
     from protclip.config.schema import (
         ModelConfig,
         PretrainConfig,
@@ -167,9 +176,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_pairs: Path) 
         RunConfig,
         TextEncoderConfig,
     )
+    from protclip.data.dataset import Position
     from protclip.data.manifest import PairsManifest
     from protclip.data.tokenizer import TextTokenizer
-    from protclip.model.protclip import build
+    from protclip.model.build import build
+    from protclip.training.replica import Replica
+    from protclip.training.state import TrainState
+    from protclip.training.store import CheckpointStore
 
     tokenizer = TextTokenizer.load("builtin")
     config = PretrainConfig(
@@ -184,19 +197,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_pairs: Path) 
         ),
     )
     model = build(config.model, config.loss, tokenizer.vocab_size, seed=0)
-    directory = tmp_path_factory.mktemp("tiny_run") / "step-00000003"
-    checkpoint.save(
-        directory,
-        weights=model.state_dict(),
-        state={},
-        config=config,
-        architecture=model.architecture.to_dict(),
-        tokenizer_json=tokenizer.to_json(),
-        step=3,
-        epoch=0,
-        batch_index=3,
-        run_id=None,
-        data_manifest=PairsManifest.digest(str(tiny_pairs)),
-        git_sha=None,
-    )
-    return directory
+    state = TrainState.create(Replica(model, config, torch.device("cpu")), config)
+    state.step, state.position = 3, Position(0, 3)
+    run = tmp_path_factory.mktemp("tiny_run")
+    with CheckpointStore(str(run), keep_last=1, keep_best=0, best_metric="") as store:
+        store.save(state, config, tokenizer.to_json(), PairsManifest.digest(str(tiny_pairs)), None, {})
+    return run / "step-00000003"

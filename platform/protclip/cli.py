@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from protclip import __version__
 from protclip.cluster.errors import user_error
-from protclip.config import data, schema
+from protclip.config import data, export, schema
 from protclip.config.base import Config
 from protclip.config.help import help_text
 from protclip.config.load import dump_yaml, load_config
@@ -77,6 +77,12 @@ def _pretrain(config: schema.PretrainConfig, _: Path | None) -> Result:
     return pretrain(config)
 
 
+def _replay(config: schema.ReplayConfig, _: Path | None) -> Result:
+    from protclip.training.replay import replay
+
+    return replay(config)
+
+
 def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
     from protclip.cluster.evaluate import run_benchmarks
 
@@ -87,6 +93,18 @@ def _embed(config: schema.EmbedConfig, _: Path | None) -> Result:
     from protclip.cluster.embed import embed
 
     return embed(config)
+
+
+def _import(config: export.ImportConfig, _: Path | None) -> Result:
+    from protclip.training.imported import import_model
+
+    return import_model(config)
+
+
+def _export(config: export.ExportConfig, _: Path | None) -> Result:
+    from protclip.model.export import export
+
+    return export(config)
 
 
 def _synthesize(config: data.SynthesizeConfig, _: Path | None) -> Result:
@@ -148,11 +166,26 @@ COMMANDS: dict[str, Command] = {
         "Pre-train ProtCLIP on pairs; submitted again, continues its run.",
         _pretrain,
     ),
+    "replay": Command(
+        schema.ReplayConfig,
+        "Compute a step of a run again and say which pairs and parameters stand out.",
+        _replay,
+    ),
     "benchmark": Command(schema.SuiteConfig, "Evaluate a checkpoint on a suite of benchmarks.", _benchmark),
     "embed": Command(
         schema.EmbedConfig,
         "Embed proteins and texts, and score how well those of an entry agree.",
         _embed,
+    ),
+    "import": Command(
+        export.ImportConfig,
+        "Make a checkpoint of the weights that ProtCLIP's authors published, or of an exported model.",
+        _import,
+    ),
+    "export": Command(
+        export.ExportConfig,
+        "Write a checkpoint as a directory that transformers loads, with a model card.",
+        _export,
     ),
     "segments": Command(
         schema.SegmentsConfig,

@@ -39,3 +39,15 @@ class TrackingError(ProtclipError):
     """The tracking server refused a request before the work began."""
 
     exit_code = 6
+
+
+class TrainingError(ProtclipError):
+    """A training run cannot go on by itself, and would end the same way again."""
+
+    exit_code = 7
+
+
+class StoppedError(ProtclipError):
+    """A run was asked to stop, did so behind a checkpoint, and goes on when it is submitted again."""
+
+    exit_code = 75

@@ -51,6 +51,7 @@ def test_the_how_to_table_names_all_registries():
         "FACTORS",
         "TERMS",
         "PRESETS",
+        "READERS",
         "KINDS",
         "FORMATS",
         "COMMANDS",

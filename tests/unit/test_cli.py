@@ -13,7 +13,14 @@ from protclip import __version__, cli
 from protclip.cli import COMMANDS, Command, main, run_job
 from protclip.cluster.errors import user_error
 from protclip.config.base import Config
-from protclip.errors import BenchmarkError, CheckpointError, ConfigError, DataError, TrackingError
+from protclip.errors import (
+    BenchmarkError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    TrackingError,
+    TrainingError,
+)
 
 
 class JobConfig(Config):
@@ -91,6 +98,7 @@ def test_run_job_takes_overrides_between_options(job: Job, tmp_path: Path) -> No
         (CheckpointError("damaged"), 4),
         (BenchmarkError("unknown"), 5),
         (TrackingError("away"), 6),
+        (TrainingError("not finite"), 7),
     ],
 )
 def test_run_job_turns_errors_into_a_message_and_a_code(

@@ -76,6 +76,11 @@ class Claim:
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="claim", daemon=True)
 
+    @property
+    def job(self) -> str:
+        """Random name of this attempt."""
+        return self._owner.job
+
     def acquire(self) -> None:
         """Lays the claim, over that of a job that is gone if need be.
 

@@ -1,36 +1,58 @@
-"""Pre-training on Ray Train: checks on the driver, workers around the Ray-free loop, one MLflow run."""
+"""Pre-training on Ray Train: checks on the driver, workers around the Ray-free loop, one MLflow run.
+
+What happens when a worker, the driver or a node goes away is told in `docs/resume.md`.
+"""
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.train
-import torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
-from protclip import checkpoint, parallel, storage
-from protclip.cluster.progress import Post, progress_line
+from protclip import checkpoint, storage
+from protclip.cluster.board import Supervisor, supervising
+from protclip.cluster.claim import claimed
+from protclip.cluster.group import GroupConfig, NoRetry, died, in_thread, signals_to
 from protclip.cluster.session import connect, has_gpu
+from protclip.cluster.worker import run_rank
 from protclip.config.load import dump_yaml
 from protclip.config.schema import PretrainConfig
 from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
-from protclip.errors import CheckpointError, ConfigError, DataError
+from protclip.errors import CheckpointError, ConfigError, DataError, StoppedError, TrainingError
 from protclip.model.text import PRESETS as TEXT_PRESETS
-from protclip.tracking.base import NullTracker, Tracker
-from protclip.tracking.mlflow import attach, log_checkpoint_model, open_run, tracking_uri
+from protclip.tracking.base import Status, Tracker
+from protclip.tracking.mlflow import log_checkpoint_model, open_run
 from protclip.tracking.params import flatten, masked
-from protclip.training.loop import Resume, train
+from protclip.training.optim import lr_factor
 
 log = logging.getLogger(__name__)
 
-RESUMABLE_KEYS = ("train.max_steps", "train.log_every", "train.valid_", "train.checkpoint_every")
-RESUMABLE_KEYS += ("train.keep_checkpoints", "scaling.", "tracking.", "run.", "data")
-"""Keys a continued run may change; `data` is held against the manifest's digest instead."""
+RESUMABLE_KEYS = (
+    "train.max_steps",
+    "train.log_every",
+    "train.valid_",
+    "train.checkpoint_every",
+    "train.keep_",
+    "train.best_metric",
+    "train.nonfinite_limit",
+    "train.peak_tflops",
+    "train.micro_batch",
+    "train.compile",
+    "model.protein.checkpointing",
+    "model.text.checkpointing",
+    "scaling.",
+    "tracking.",
+    "run.",
+    "data",
+)
+"""Keys a continued run may change: they say how and where is computed, what is measured and kept.
+
+`data` is held against the manifest's digest instead; `train.max_steps` is allowed with a warning.
+"""
 
 
 def pretrain(config: PretrainConfig) -> dict[str, object]:
@@ -43,40 +65,48 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
 
     Raises:
         ConfigError: The configuration contradicts the data or the run to be continued.
-        DataError: The pairs or the storage cannot be used.
-        CheckpointError: The newest checkpoint is damaged.
+        DataError: The pairs or the storage cannot be used, or another job writes to the run.
+        CheckpointError: The newest checkpoint is from another version.
+        TrainingError: The training cannot go on.
+        StoppedError: It was asked to stop (SIGTERM, Ctrl-C), and has written a checkpoint.
     """
     manifest = check_data(config)
     run_uri = storage.join(config.run.storage, config.run.name)
-    storage.write_bytes(storage.join(run_uri, ".writable"), b"")
-    previous = _newest(run_uri)
-    if previous:
-        check_resume(config, *previous)
-    connect(min_cpus=int(config.scaling.num_workers * config.scaling.cpus_per_worker))
-    tracker = open_run(
-        config.tracking,
-        config.run.name,
-        run_id=previous[0].run_id if previous else None,
-        tags={"job": "pretrain", "data_manifest": PairsManifest.digest(config.data), "data": config.data},
-    )
-    status = "FAILED"
-    try:
-        tracker.log_params(flatten(config))
-        tracker.log_text(masked(dump_yaml(config)), "config.yaml")
-        _log_data(tracker, config.data, manifest)
-        result = _fit(config, tracker.run_id)
-        uri = checkpoint.resolve(run_uri)
-        tracker.set_tags({"checkpoint": uri})
-        model = log_checkpoint_model(tracker, uri)
-        status = "FINISHED"
-    finally:
-        tracker.close(status)
+    with claimed(run_uri) as claim:
+        previous = _newest(run_uri)
+        if previous:
+            check_resume(config, *previous)
+        connect(min_cpus=int(config.scaling.num_workers * config.scaling.cpus_per_worker))
+        tracker = open_run(
+            config.tracking,
+            config.run.name,
+            run_id=previous[0].run_id if previous else None,
+            tags={"job": "pretrain", "data_manifest": PairsManifest.digest(config.data), "data": config.data},
+        )
+        status: Status = "FAILED"
+        try:
+            tracker.log_params(flatten(config))
+            tracker.log_text(masked(dump_yaml(config)), "config.yaml")
+            _log_data(tracker, config.data, manifest)
+            steps = _fit(config, tracker, claim.job)
+            uri, meta = checkpoint.complete(run_uri)[0]
+            tracker.set_tags({"checkpoint": uri})
+            if steps < config.train.max_steps:
+                status = "KILLED"
+                raise StoppedError(
+                    f"stopped at step {meta.step} of {config.train.max_steps}, checkpoint {uri}; submit the "
+                    "same command again to continue"
+                )
+            model = log_checkpoint_model(tracker, uri)
+            status = "FINISHED"
+        finally:
+            tracker.close(status)
     return {
         "run": run_uri,
         "checkpoint": uri,
         "model": model,
-        "steps": config.train.max_steps,
-        "metrics": {k: v for k, v in (result.metrics or {}).items() if k.startswith("valid/")},
+        "steps": meta.step,
+        "metrics": {name: value for name, value in meta.metrics.items() if name.startswith("valid/")},
         "run_id": tracker.run_id,
     }
 
@@ -97,7 +127,8 @@ def check_data(config: PretrainConfig) -> PairsManifest:
         )
     source = config.model.text.source
     if (
-        source not in TEXT_PRESETS
+        not config.model.init
+        and source not in TEXT_PRESETS
         and TextTokenizer.load(source).fingerprint != manifest.tokenizer.fingerprint
     ):
         raise ConfigError(
@@ -117,7 +148,7 @@ def check_resume(config: PretrainConfig, meta: checkpoint.Meta, previous: Pretra
     """Refuses to continue a run with settings that would make it another run.
 
     Raises:
-        ConfigError: Keys differ that may not, or the data is another.
+        ConfigError: Keys differ that may not, the data is another, or the run is past `train.max_steps`.
     """
     before, now = flatten(previous), flatten(config)
     differing = [
@@ -132,15 +163,36 @@ def check_resume(config: PretrainConfig, meta: checkpoint.Meta, previous: Pretra
             f"run {config.run.name!r} exists with other settings; choose another run.name or undo: "
             + "; ".join(differing)
         )
+    most, most_before = config.train.max_steps, previous.train.max_steps
+    if meta.step > most:
+        raise ConfigError(
+            f"run {config.run.name!r} is at step {meta.step}, past train.max_steps={most}; raise it, or "
+            "choose another run.name"
+        )
+    if most != most_before:
+        log.warning(
+            "train.max_steps: %d -> %d stretches the learning-rate schedule: at step %d the rate goes from "
+            "%.3g to %.3g of its peak, so this is not the run that would have had %d steps from its start",
+            most_before,
+            most,
+            meta.step,
+            lr_factor(meta.step, most_before, previous.optim),
+            lr_factor(meta.step, most, config.optim),
+            most,
+        )
 
 
 def _newest(run_uri: str) -> tuple[checkpoint.Meta, PretrainConfig] | None:
     """What the newest checkpoint of a run says, None for a new run."""
-    try:
-        uri = checkpoint.resolve(run_uri)
-    except CheckpointError:
-        return None
-    return checkpoint.peek(uri)
+    failure: CheckpointError | None = None
+    for uri, _ in checkpoint.complete(run_uri):
+        try:
+            return checkpoint.peek(uri)
+        except CheckpointError as error:  # The workers will pass over a damaged one, too.
+            failure = failure or error
+    if failure:
+        raise failure
+    return None
 
 
 def _log_data(tracker: Tracker, data: str, manifest: PairsManifest) -> None:
@@ -154,83 +206,56 @@ def _log_data(tracker: Tracker, data: str, manifest: PairsManifest) -> None:
                 tracker.log_file(copy, "data")
 
 
-def _fit(config: PretrainConfig, run_id: str | None) -> ray.train.Result:
-    """Runs the workers to the end."""
+def _fit(config: PretrainConfig, tracker: Tracker, job: str) -> int:
+    """Runs the workers to the end, or until they are asked to stop; returns the steps done.
+
+    Raises:
+        TrainingError: Workers died or hung more often than `scaling.max_failures`.
+    """
     scaling, run = config.scaling, config.run
     use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
-    filesystem, path = storage.filesystem(run.storage)
-    # Beside the configuration, which checkpoints keep: a tracking URI may hold a password.
-    tracking = config.tracking.model_copy(update={"uri": tracking_uri(config.tracking.uri)})
-    with progress_line(config.train.max_steps, run.name) as post:
+    supervisor = Supervisor(tracker, config.train.max_steps, run.name, scaling.timeout_s)
+    # Ray Train keeps nothing that matters, and what it keeps must not decide about the next attempt.
+    with tempfile.TemporaryDirectory(prefix="protclip-") as place, supervising(supervisor):
         trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"config": config, "tracking": tracking, "run_id": run_id, "post": post},
+            run_rank,
+            train_loop_config={
+                "config": config,
+                "board": supervisor.board,
+                "run_id": tracker.run_id,
+                "job": job,
+                "use_gpu": use_gpu,
+            },
             scaling_config=ray.train.ScalingConfig(
-                num_workers=scaling.num_workers,
+                num_workers=(scaling.min_workers, scaling.num_workers)
+                if scaling.min_workers
+                else scaling.num_workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
             ),
             run_config=ray.train.RunConfig(
-                name=run.name,
-                storage_path=path,
-                storage_filesystem=filesystem,
+                name=f"{run.name}-{uuid.uuid4().hex[:8]}",
+                storage_path=place,
                 failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.train.keep_checkpoints),
+                callbacks=[NoRetry()],
             ),
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            # Twice the time-out, so that the rank which is behind is named before the others give up.
+            torch_config=GroupConfig(
+                backend="nccl" if use_gpu else "gloo",
+                timeout_s=int(2 * scaling.timeout_s) + 1,
+                board=supervisor.board,
+                leave_s=scaling.timeout_s,
+            ),
         )
-        return trainer.fit()
-
-
-def _worker(given: dict[str, Any]) -> None:
-    """One rank: resume if there is something to resume from, then the loop."""
-    config: PretrainConfig = given["config"]
-    use_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-    if not use_gpu:
-        torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
-    tracker = NullTracker() if parallel.rank() else attach(given["tracking"], given["run_id"])
-    try:
-        with _resume() as resume:
-            train(config, _Reporter(tracker, given["post"]), device, resume=resume, run_id=given["run_id"])
-    finally:
-        tracker.flush()
-
-
-@contextmanager
-def _resume() -> Iterator[Resume | None]:
-    """The checkpoint Ray Train would have this worker continue from, as a local directory."""
-    found = ray.train.get_checkpoint()
-    if found is None:
-        yield None
-        return
-    with found.as_directory() as directory:
-        yield Resume(Path(directory), found.path)
-
-
-class _Reporter:
-    """Rank 0 tracks and shows; all ranks meet at checkpoints."""
-
-    def __init__(self, tracker: Tracker, post: Post) -> None:
-        self._tracker = tracker
-        self._post = post
-
-    def metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Sends numbers to the tracker."""
-        self._tracker.log_metrics(metrics, step)
-
-    def progress(self, step: int, text: str) -> None:
-        """Moves the driver's progress line."""
-        if parallel.rank() == 0:
-            self._post(step, text)
-
-    def save(self, write: Callable[[Path], None], metrics: dict[str, float], step: int) -> None:
-        """Writes on rank 0 and hands the directory to Ray Train, which stores it under the run."""
-        name = f"step-{step:08d}"
-        if parallel.rank():
-            ray.train.report(metrics, checkpoint_dir_name=name)
-            return
-        with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
-            write(Path(directory))
-            stored = ray.train.Checkpoint.from_directory(directory)
-            ray.train.report(metrics | {"step": step}, stored, checkpoint_dir_name=name)
+        try:
+            with signals_to(supervisor.stop):
+                return int(in_thread(trainer.fit).return_value)  # pyright: ignore[reportArgumentType]
+        except ray.train.WorkerGroupError as error:
+            if not supervisor.hung and not died(error):
+                raise
+            raise TrainingError(
+                f"workers died or hung more often than "
+                f"scaling.max_failures={scaling.max_failures}; the last: "
+                f"{supervisor.hung or died(error)}; submit the same command again to continue from the "
+                "newest checkpoint"
+            ) from error

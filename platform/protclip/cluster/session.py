@@ -2,12 +2,16 @@
 
 import logging
 import os
+import socket
 
 import ray
 
 from protclip.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+PROBE_S = 5.0
+"""A cluster that does not take a connection for so long is away; Ray itself tries for minutes."""
 
 
 def connect(min_cpus: int = 2) -> None:
@@ -27,10 +31,11 @@ def connect(min_cpus: int = 2) -> None:
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
+        address = os.environ.get("RAY_ADDRESS", "auto")
         try:
+            _probe(address)
             ray.init(address="auto", logging_level=logging.WARNING)
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS", "auto")
+        except OSError as error:
             raise ConfigError(
                 f"RAY_ADDRESS={address}: no Ray cluster answers there; start it, mend the address, or unset "
                 "RAY_ADDRESS to run on this machine"
@@ -47,6 +52,17 @@ def connect(min_cpus: int = 2) -> None:
         log_to_driver=False,
     )
     log.info("started a local Ray cluster: %s", _size())
+
+
+def _probe(address: str) -> None:
+    """Opens a connection to an address, if it is one of a host and a port.
+
+    Raises:
+        OSError: Nothing answers there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
 
 
 def _size() -> str:

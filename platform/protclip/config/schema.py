@@ -26,7 +26,27 @@ class LoraConfig(Config):
     )
 
 
-class ProteinEncoderConfig(Config):
+class EncoderConfig(Config):
+    """What can be said of either tower."""
+
+    source: str
+    trainable: bool
+    unfreeze_at: int = Field(default=0, ge=0, description="step from which on a trainable encoder is trained")
+    train_layers: Count | None = Field(
+        default=None, description="only the last so many layers are trained; null: all"
+    )
+    checkpointing: bool = Field(default=False, description="recompute activations per layer to save memory")
+
+    @model_validator(mode="after")
+    def _what_is_frozen_has_no_schedule(self) -> Self:
+        if not self.trainable and (self.unfreeze_at or self.train_layers):
+            raise ValueError(
+                "unfreeze_at and train_layers have no effect with trainable=false; drop them or set it true"
+            )
+        return self
+
+
+class ProteinEncoderConfig(EncoderConfig):
     """The protein tower."""
 
     source: str = Field(
@@ -34,15 +54,10 @@ class ProteinEncoderConfig(Config):
         description="architecture preset, a fair-esm .pt file, or a Hugging Face directory or name",
     )
     trainable: bool = Field(default=True, description="train the encoder [R]")
-    unfreeze_at: int = Field(default=0, ge=0, description="step from which on a trainable encoder is trained")
-    train_layers: Count | None = Field(
-        default=None, description="only the last so many layers are trained; null: all"
-    )
     lora: LoraConfig = LoraConfig()
     max_tokens: Annotated[int, Field(ge=3)] = Field(
         default=1024, description="most residue tokens, <cls> and <eos> included [P]"
     )
-    checkpointing: bool = Field(default=False, description="recompute activations per layer to save memory")
 
     @model_validator(mode="after")
     def _adapters_replace_training(self) -> Self:
@@ -57,7 +72,7 @@ class ProteinEncoderConfig(Config):
         return self
 
 
-class TextEncoderConfig(Config):
+class TextEncoderConfig(EncoderConfig):
     """The biotext tower."""
 
     source: str = Field(
@@ -65,10 +80,6 @@ class TextEncoderConfig(Config):
         description="architecture preset (bert-tiny), or a Hugging Face directory or name",
     )
     trainable: bool = Field(default=False, description="train the encoder; frozen by default [R]")
-    unfreeze_at: int = Field(default=0, ge=0, description="step from which on a trainable encoder is trained")
-    train_layers: Count | None = Field(
-        default=None, description="only the last so many layers are trained; null: all"
-    )
     max_tokens: Annotated[int, Field(ge=3)] = Field(
         default=512, description="most biotext tokens, [CLS] and [SEP] included [P]"
     )
@@ -77,6 +88,11 @@ class TextEncoderConfig(Config):
 class ModelConfig(Config):
     """ProtCLIP's architecture."""
 
+    init: Uri | None = Field(
+        default=None,
+        description="start from a whole model instead of the encoders' sources: URI of a checkpoint or run, "
+        "of an exported model, or of the authors' config.json and model.safetensors",
+    )
     protein: ProteinEncoderConfig = ProteinEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     projection_dim: Count = Field(default=512, description="width of the shared space [R]")
@@ -271,6 +287,26 @@ class PretrainConfig(Config):
         if (fewest := self.scaling.min_workers) and fewest > workers:
             raise ValueError(f"scaling.min_workers={fewest} is above scaling.num_workers={workers}; lower it")
         return self
+
+    @model_validator(mode="after")
+    def _unfreezing_before_the_end(self) -> Self:
+        last = self.train.max_steps - 1
+        for name, tower in (("protein", self.model.protein), ("text", self.model.text)):
+            if tower.unfreeze_at > last:
+                raise ValueError(
+                    f"model.{name}.unfreeze_at={tower.unfreeze_at} is past the last step, {last}: it would "
+                    f"never be trained; lower it or set model.{name}.trainable=false"
+                )
+        return self
+
+
+class ReplayConfig(Config):
+    """A training step looked at again (`protclip replay`)."""
+
+    run: Uri = Field(description="URI of the run")
+    step: Count = Field(description="the step, as in metrics and warnings; the first is 1")
+    pairs: Uri | None = Field(default=None, description="pairs of the run; null: where they were")
+    top: Count = Field(default=10, description="most pairs and parameters listed for their gradients")
 
 
 class SuiteConfig(Config):

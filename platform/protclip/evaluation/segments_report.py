@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TRACK_COLOURS = ("#2f6fde", "#c0392b", "#7a8699", "#d99a2b", "#2e9e6b")
 EXAMPLES = 3
+DRAWN_LENGTH = 200
 PICTURE, REPORT = "segments.png", "segments.md"
 
 
@@ -75,13 +76,16 @@ def _useful(record: ProteinRecord, sites: Sequence[Site]) -> bool:
 
 
 def _examples(aligned: Sequence[Aligned], accessions: Sequence[str]) -> list[Aligned]:
-    """The proteins asked for; else those with the most kinds of sites, short ones first.
+    """The proteins asked for; else those with the most kinds of sites, of a length that can be drawn.
 
     Raises:
         DataError: One that is asked for is not among them.
     """
     if not accessions:
-        return sorted(aligned, key=lambda a: (-int(a.sites_SL.any(1).sum()), a.sites_SL.shape[1]))[:EXAMPLES]
+        by_kinds = sorted(
+            aligned, key=lambda a: (-int(a.sites_SL.any(1).sum()), abs(a.sites_SL.shape[1] - DRAWN_LENGTH))
+        )
+        return by_kinds[:EXAMPLES]
     by_accession = {a.record.accession: a for a in aligned}
     if missing := [a for a in accessions if a not in by_accession]:
         raise DataError(
@@ -133,14 +137,15 @@ def _draw(cells: Sequence[Sequence[Cell | None]], examples: Sequence[Aligned], p
 
 def _draw_table(axis: Axes, cells: Sequence[Sequence[Cell | None]]) -> None:
     """AUROC per property and kind of site."""
-    values = np.array([[np.nan if c is None else c.auroc for c in row] for row in cells])
+    kinds = [s for s in range(len(SITE_KINDS)) if any(row[s] for row in cells)]
+    values = np.array([[np.nan if (c := row[s]) is None else c.auroc for s in kinds] for row in cells])
     image = axis.imshow(values, cmap="RdBu_r", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if abs(value - 0.5) > 0.33 else "black"
         axis.text(
             column, row, "–" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", color=colour
         )
-    axis.set_xticks(range(len(SITE_KINDS)), [kind.name for kind in SITE_KINDS])
+    axis.set_xticks(range(len(kinds)), [SITE_KINDS[s].name for s in kinds])
     axis.set_yticks(range(len(PROPERTIES)), [prop.label.capitalize() for prop in PROPERTIES])
     axis.set_title("AUROC: how well each property's similarity finds annotated residues", fontsize=11)
     axis.figure.colorbar(image, ax=axis, fraction=0.03, pad=0.01)

@@ -2,87 +2,47 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from protclip import parallel, storage
 from protclip.config.schema import PretrainConfig
 from protclip.data.collate import Collator, TextTokens
-from protclip.data.dataset import BatchIterator, LoadedBatch, PairsDataset
+from protclip.data.dataset import BatchIterator, PairsDataset
 from protclip.data.manifest import TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
-from protclip.model.protclip import build
-from protclip.tensors import uses_bf16
+from protclip.model.build import blank, build
+from protclip.training import freezing
+from protclip.training.notice import Agreement, Notice
+from protclip.training.replica import Replica
 from protclip.training.state import TrainState
-from protclip.training.step import StepResult, train_step
-from protclip.training.validate import validate
+from protclip.training.step import train_step
+from protclip.training.store import CheckpointStore
+from protclip.training.validate import Validation
+from protclip.training.watch import Watch, line
 
 log = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
-    """Where the loop's progress goes. Every rank calls it; the receiver picks the ranks it needs."""
+    """Where the loop's progress goes, and from where wishes come. Every rank calls it and never waits."""
 
     def metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Numbers of one step."""
+        """Numbers of one step, the same on every rank."""
         ...
 
     def progress(self, step: int, text: str) -> None:
         """The line a person watches."""
         ...
 
-    def save(self, write: Callable[[Path], None], metrics: dict[str, float], step: int) -> None:
-        """Keeps a checkpoint; rank 0's `write` fills the directory it is given."""
+    def at(self, step: int, phase: str) -> None:
+        """Where this rank is; it is named when it gets no further."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """A checkpoint to continue from.
-
-    Attributes:
-        directory: Local copy.
-        uri: What messages call it.
-    """
-
-    directory: Path
-    uri: str
-
-
-@dataclass(slots=True)
-class _Meter:
-    """Rates and shares since the last log line."""
-
-    started: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    residues: int = 0
-    padding: float = 0.0
-    waited_s: float = 0.0
-
-    def add(self, loaded: LoadedBatch, waited_s: float) -> None:
-        """Counts one step."""
-        self.steps += 1
-        self.residues += loaded.num_residues
-        self.padding += loaded.padding_share
-        self.waited_s += waited_s
-
-    def metrics(self, device: torch.device) -> dict[str, float]:
-        """Residues per second of all ranks together; mean shares of padding and of time waiting for data."""
-        elapsed = time.perf_counter() - self.started
-        counts = torch.tensor([self.residues, self.waited_s, self.padding], device=device)
-        residues, waited_s, padding = parallel.mean_over_ranks(counts).tolist()
-        return {
-            "train/residues_per_s": residues * parallel.world_size() / elapsed,
-            "train/data_wait": waited_s / elapsed,
-            "train/padding": padding / self.steps,
-            "train/step_s": elapsed / self.steps,
-        }
+    def notice(self) -> Notice:
+        """What is asked of this rank."""
+        ...
 
 
 def train(
@@ -90,26 +50,34 @@ def train(
     reporter: Reporter,
     device: torch.device,
     *,
-    resume: Resume | None = None,
+    store: CheckpointStore,
     run_id: str | None = None,
 ) -> TrainState:
-    """Trains to `max_steps`, from the start or from a checkpoint.
+    """Trains to `max_steps`, or until asked to stop, from the newest checkpoint or from the start.
+
+    Every rank calls it. What the model has seen at a step, and on the same number of ranks its weights,
+    do not depend on interruptions.
 
     Args:
         config: The run.
-        reporter: Receives metrics, the progress line and checkpoints.
+        reporter: Receives metrics, the progress line and signs of life.
         device: Where this rank computes.
-        resume: Checkpoint to continue from.
+        store: The run's checkpoints; its owner waits for the last one to be written.
         run_id: Tracking run, remembered in checkpoints.
 
     Returns:
         The final state.
 
     Raises:
+        ConfigError: The model cannot be made as configured.
         DataError: The pairs cannot be read or are too few.
-        CheckpointError: The checkpoint does not fit.
+        CheckpointError: The newest checkpoint does not fit, or checkpoints cannot be written.
+        TrainingError: Too many updates were not finite.
     """
     settings = config.train
+    reporter.at(0, "looking for a checkpoint")
+    found = store.newest()
+    reporter.at(found.meta.step if found else 0, "building the model")
     tokenizer_json = storage.read_bytes(storage.join(config.data, TOKENIZER_NAME)).decode()
     tokenizer = TextTokenizer.from_json(tokenizer_json)
     collate = Collator(
@@ -119,14 +87,18 @@ def train(
         max_text_tokens=config.model.text.max_tokens,
         seed=settings.seed,
     )
-    bare = build(config.model, config.loss, tokenizer.vocab_size, settings.seed).to(device)
-    state = TrainState.create(bare, config)
-    if resume:
-        state.restore(resume.directory, resume.uri)
-        log.info("continuing %s at step %d", resume.uri, state.step)
-    model: nn.Module = DistributedDataParallel(bare) if parallel.is_distributed() else bare
+    if found:
+        model = blank(found.architecture, config.model, config.loss, found.uri)
+    else:
+        model = build(config.model, config.loss, tokenizer.vocab_size, settings.seed, tokenizer_json)
+    freezing.apply(model, config.model, found.meta.step if found else 0)
+    replica = Replica(model, config, device)
+    state = TrainState.create(replica, config)
+    if found:
+        state.restore(found)
+        log.info("continuing %s at step %d", found.uri, state.step)
     model.train()
-    valid_set = PairsDataset(config.data, "valid", settings.seed)
+    validation = Validation(config, collate)
     batches = BatchIterator(
         PairsDataset(config.data, "train", settings.seed),
         collate,
@@ -134,74 +106,60 @@ def train(
         parallel.rank(),
         parallel.world_size(),
         start=state.position,
-        pin_memory=device.type == "cuda",
+        micro_batch=settings.micro_batch,
+        gpu=device.type == "cuda",
     )
     data_manifest = PairsManifest.digest(config.data)
-    bf16 = uses_bf16(settings.precision, device)
-    valid_metrics: dict[str, float] = {}
-    meter = _Meter()
+    watch = Watch(config, state, device)
+    agree = Agreement(2 * config.scaling.timeout_s)
     stream = iter(batches)
     try:
         while state.step < settings.max_steps:
+            reporter.at(state.step, "waiting for data")
             waiting = time.perf_counter()
             loaded = next(stream)
-            meter.add(loaded, time.perf_counter() - waiting)
+            waited_s = time.perf_counter() - waiting
+            reporter.at(state.step, "computing")
+            if freezing.apply(model, config.model, state.step):
+                state.optimizer.zero_grad(set_to_none=True)
+                replica.rewrap()
+                log.info("from step %d on other parameters are trained", state.step)
             result = train_step(
-                model,
-                loaded.batch.to(device),
+                replica,
+                [batch.to(device) for batch in loaded.batches],
                 state.optimizer,
                 state.schedule,
                 config.loss,
+                global_batch=settings.global_batch,
                 seed=settings.seed,
                 step=state.step,
-                num_prototypes=config.model.num_prototypes,
                 clip_norm=config.optim.clip_norm,
-                bf16=bf16,
             )
             state.step += 1
             state.position = loaded.after
+            watch.step(loaded, result, waited_s)
+            notice = agree(reporter.notice())
             last = state.step == settings.max_steps
+            saving = state.step % settings.checkpoint_every == 0 or last or notice
 
-            if state.step % settings.log_every == 0 or last:
-                metrics = _step_metrics(result, state) | meter.metrics(device)
-                reporter.metrics(metrics, state.step)
-                reporter.progress(state.step, _line(metrics))
-                meter = _Meter()
+            # A checkpoint counts the updates left out, which a log reads from the device.
+            if state.step % settings.log_every == 0 or saving:
+                metrics = watch.metrics()
+                reporter.metrics(metrics | store.metrics(), state.step)
+                reporter.progress(state.step, line(metrics))
+                watch.check()
+            measured: dict[str, float] = {}
             if state.step % settings.valid_every == 0 or last:
-                measured = validate(bare, valid_set, collate, settings)
-                valid_metrics = {f"valid/{name}": value for name, value in measured.items()}
-                reporter.metrics(valid_metrics, state.step)
-                meter = _Meter()
-            if state.step % settings.checkpoint_every == 0 or last:
-                reporter.save(
-                    lambda directory: state.save(directory, config, tokenizer_json, data_manifest, run_id),
-                    valid_metrics,
-                    state.step,
-                )
-                meter = _Meter()
+                reporter.at(state.step, "validating")
+                with watch.paused():
+                    measured = {f"valid/{name}": value for name, value in validation(replica).items()}
+                reporter.metrics(measured, state.step)
+            if saving:
+                reporter.at(state.step, "saving")
+                with watch.paused():
+                    store.save(state, config, tokenizer_json, data_manifest, run_id, measured)
+            if notice is Notice.STOP:
+                break
     finally:
         stream.close()
     return state
-
-
-def _step_metrics(result: StepResult, state: TrainState) -> dict[str, float]:
-    """Losses of all ranks, gradient norm, rates; the only place where the host waits for the device."""
-    losses = {"total": result.losses.total, **result.losses.terms}
-    means = parallel.mean_over_ranks(torch.stack([v.float() for v in losses.values()])).tolist()
-    metrics = {f"train/loss/{name}": value for name, value in zip(losses, means, strict=True)}
-    metrics["train/grad_norm"] = result.grad_norm.item()
-    metrics["train/temperature"] = 1 / state.model.scale().item()
-    for group in state.optimizer.param_groups:
-        metrics[f"train/lr/{group['name']}"] = group["lr"]
-    metrics["train/epoch"] = float(state.position.epoch)
-    return metrics
-
-
-def _line(metrics: dict[str, float]) -> str:
-    """Losses and speed in one short line."""
-    losses = " ".join(
-        f"{name.rpartition('/')[2]} {value:.3f}"
-        for name, value in metrics.items()
-        if name.startswith("train/loss/")
-    )
-    return f"{losses} | {metrics['train/residues_per_s']:,.0f} residues/s"

@@ -274,7 +274,10 @@ def test_load_config_suggests_for_unknown_keys(write: Callable[[str], str], text
         ("optim=3", "command line: optim: expected a section with keys of its own, got 3"),
         ("train.seed.x=1", 'command line: train.seed: expected whole number ≥ 0, got {"x": 1}'),
         ("run.name=a/b", "run.name: expected text matching"),
-        ("scaling.num_workers=3000", "train.global_batch=2048 leaves some of scaling.num_workers=3000 without"),
+        (
+            "scaling.num_workers=3000",
+            "train.global_batch=2048 leaves some of scaling.num_workers=3000",
+        ),
         ("scaling.min_workers=2", "scaling.min_workers=2 is above scaling.num_workers=1; lower it"),
         ("model.protein={lora: {rank: 4}, train_layers: 2}", "drop train_layers or lora.rank"),
         ("optim", "command line: expected key=value, got 'optim'"),

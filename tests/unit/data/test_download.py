@@ -354,6 +354,7 @@ def test_download_of_a_named_current_release_takes_its_files(server: FlakyServer
         (tarball(MEMBERS)[:500_000], "damaged tarball"),
         (b"no tarball", "damaged tarball"),
     ],
+    ids=["without the file", "cut off", "something else"],
 )
 def test_download_names_a_tarball_that_is_of_no_use(
     server: FlakyServer, tmp_path: Path, content: bytes, message: str
