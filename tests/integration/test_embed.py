@@ -388,16 +388,16 @@ def test_embed_replaces_only_on_request(config):
 def test_embed_names_a_damaged_checkpoint_and_leaves_nothing(config, tiny_checkpoint, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(tiny_checkpoint, damaged)
-    weights = damaged / "model.safetensors"
+    weights = next(damaged.rglob("model-*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=r"damaged: model\.safetensors is missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"damaged/\S+/model-\S+: missing or damaged"):
         embed(with_(config, checkpoint=str(damaged)))
     assert not storage.exists(config.output) or not storage.list_files(config.output)
 
 
 def test_embed_checks_everything_before_any_work(config, pairs, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "connect", lambda: pytest.fail("work began before everything was checked"))
-    with pytest.raises(CheckpointError, match="no checkpoint here"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint here"):
         embed(with_(config, checkpoint=str(tmp_path / "none")))
     with pytest.raises(DataError, match=r"none: no manifest\.json here"):
         embed(with_(config, source=str(tmp_path / "none")))
@@ -410,8 +410,12 @@ def test_embed_checks_everything_before_any_work(config, pairs, tiny_checkpoint,
         embed(with_(config, source=str(foreign)))
     orphan = tmp_path / "orphan"
     shutil.copytree(tiny_checkpoint, orphan)
-    trained = storage.read_json(str(orphan / "config.json"))
-    storage.write_json(str(orphan / "config.json"), {**trained, "data": str(tmp_path / "gone")})
+    meta = storage.read_json(str(orphan / "meta.json"))
+    (path,) = (path for path in meta["files"] if path.endswith("/config.json"))
+    trained = storage.read_json(str(orphan / path))
+    stored = storage.write_json(str(orphan / path), {**trained, "data": str(tmp_path / "gone")})
+    meta["files"][path] = {"sha256": stored.sha256, "num_bytes": stored.num_bytes}
+    storage.write_json(str(orphan / "meta.json"), meta)
     with pytest.raises(ConfigError, match=r"its pairs are gone.*give evidence=strip or evidence=keep"):
         embed(with_(config, checkpoint=str(orphan)))
     none = tmp_path / "empty"

@@ -109,7 +109,7 @@ def test_run_benchmarks_adds_the_results_to_the_run_that_trained_the_checkpoint(
     ("change", "error", "message"),
     [
         ({"benchmarks": ("made_locatoin",)}, BenchmarkError, "did you mean 'made_location'"),
-        ({"checkpoint": "runs/nowhere"}, CheckpointError, "no checkpoint here"),
+        ({"checkpoint": "runs/nowhere"}, CheckpointError, "no complete checkpoint here"),
         ({"data_root": "nowhere"}, DataError, r"nowhere/made_location\.csv: no such file"),
         ({"pairs": "nowhere"}, DataError, "nowhere: no manifest"),
     ],

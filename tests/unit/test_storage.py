@@ -206,3 +206,10 @@ def test_dead_endpoint_is_one_message_in_seconds(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DataError, match=f"reaching the bucket failed: .*127.0.0.1:{port}"):
         storage.exists("s3://some-bucket/key")
     assert time.monotonic() - start < 10
+
+
+def test_remove_partials_takes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    storage.write_bytes(str(tmp_path / "a" / "whole"), b"x")
+    (tmp_path / "a" / ".whole.0123.partial").write_bytes(b"half")
+    storage.remove_partials(str(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["whole"]

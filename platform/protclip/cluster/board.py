@@ -111,7 +111,7 @@ class Supervisor:
 
     def __init__(self, tracker: Tracker, total: int, description: str, timeout_s: float) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board: Any = ray.remote(num_cpus=0)(_Board)
+        board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board)
         self.board = board.options(scheduling_strategy=here).remote()
         self.stop = threading.Event()
         self.hung = ""

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from protclip import __version__, storage
 from protclip.cluster.claim import Claim, claimed
@@ -16,9 +15,6 @@ from protclip.data.manifest import MANIFEST_NAME, EmbeddingsManifest, PairsManif
 from protclip.errors import DataError
 from protclip.provenance import git_sha
 from protclip.tracking.base import Tracker
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +81,7 @@ class Output:
                 else:
                     log.warning("what is finished stays in %s; the same command goes on from there", folder)
                 raise
+            storage.remove_partials(self.uri)
             _tidy(folder)
 
     def clear(self, journal: Journal) -> None:

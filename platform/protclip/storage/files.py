@@ -228,6 +228,13 @@ def _local_sink(uri: str, publish: Callable[[Path, Path], object] = os.replace) 
         partial.unlink(missing_ok=True)
 
 
+def remove_partials(uri: str) -> None:
+    """Removes what killed writers left below a local directory; in an object store nothing is half there."""
+    if is_local(uri):
+        for partial in Path(filesystem(uri)[1]).rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def _s3_sink(uri: str) -> Iterator[IO[bytes]]:
     """An upload that is completed at the end or abandoned."""
