@@ -69,15 +69,15 @@ def test_pretrain_outlives_its_stores_and_continues_when_submitted_again(
     assert "valid/p2t_r10" in first["metrics"]
     assert str(first["model"]).startswith("models:/")
 
-    # Two workers of three CPUs are more than the cluster has: it goes on with one.
-    fewer = {"num_workers": 2, "min_workers": 1, "cpus_per_worker": 3, "use_gpu": False}
+    # Three workers of two CPUs are more than the cluster has: it goes on with fewer.
+    fewer = {"num_workers": 3, "min_workers": 1, "cpus_per_worker": 2, "use_gpu": False}
     again = pretrain(config(tiny_pairs, uri, tracking=tracking, scaling=fewer))
     assert "train.max_steps: 4 -> 6 stretches the learning-rate schedule" in caplog.text
     assert again["run_id"] == first["run_id"]
     loaded = checkpoint.load(f"{uri}/job")
     assert loaded.uri == again["checkpoint"] == f"{uri}/job/step-00000006"
     assert (loaded.meta.step, loaded.meta.epoch, loaded.meta.batch_index) == (6, 0, 6)
-    assert loaded.meta.world_size == 1
+    assert loaded.meta.world_size < 3
     assert {f.uri.split("/")[5] for f in storage.list_files(f"{uri}/job")} == {
         "step-00000004",
         "step-00000006",
