@@ -10,6 +10,7 @@ the median of its logged `train/step_s`, the first half left out, in which threa
 import argparse
 import json
 import logging
+import os
 import statistics
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.WARNING)
+    # Ray's workers give way to every other process (nice 15), which a shared machine would show as overhead.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="protclip-") as place:
         for repeat in range(args.repeats):
