@@ -35,6 +35,7 @@ from protclip.model.heads import positions
 from protclip.model.protclip import Architecture, ProtCLIP
 from protclip.model.text import BertSizes
 from protclip.model.weights.names import to_hugging_face
+from protclip.progress import progress
 from protclip.records import NUM_PROPERTIES, PAIRS_SCHEMA, PROPERTIES
 from protclip.tensors import MASK, PAD, VOCAB_SIZE, Batch
 from protclip.training import freezing
@@ -247,13 +248,15 @@ def timed(runs: Mapping[str, Callable[[], object]], repeats: int, device: torch.
     """Median seconds of each, run in turn, after two warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    for _ in range(repeats + 2):
-        for name, run in runs.items():
-            started = clock()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times[name].append(clock() - started)
+    with progress("timing", " runs", (repeats + 2) * len(runs)) as bar:
+        for _ in range(repeats + 2):
+            for name, run in runs.items():
+                started = clock()
+                run()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times[name].append(clock() - started)
+                bar.update()
     return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
 
 
