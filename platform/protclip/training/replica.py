@@ -7,7 +7,7 @@ the same number of forward calls, whatever its share of the batch.
 
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -132,13 +132,17 @@ class Replica:
             norms_N = squares_N.sqrt()
         return dict(zip(parts, norms_N.unbind(), strict=True))
 
-    def clip(self, max_norm: float) -> Tensor:
+    def clip(self, max_norm: float, part_norms: Mapping[str, Tensor]) -> Tensor:
         """Scales the gradient down to `max_norm` where it is longer.
+
+        Args:
+            max_norm: Its longest length.
+            part_norms: From `part_norms`.
 
         Returns:
             Its norm before, a plain scalar on the device.
         """
-        norm = torch.stack(list(self.part_norms().values())).norm()
+        norm = torch.stack(list(part_norms.values())).norm()
         nn.utils.clip_grads_with_norm_(self.bare.parameters(), max_norm, norm)
         return norm
 

@@ -114,7 +114,7 @@ def train_step(
         reports.append(report)
     losses = _whole(reports)
     part_norms = replica.part_norms()
-    grad_norm = replica.clip(clip_norm)
+    grad_norm = replica.clip(clip_norm, part_norms)
     skipped = 1 - (losses.total.isfinite() & grad_norm.isfinite()).float()
     # As torch's gradient scaler does: fused Adam reads them on the device and leaves everything as it is.
     optimizer.grad_scale, optimizer.found_inf = None, skipped  # pyright: ignore[reportAttributeAccessIssue]

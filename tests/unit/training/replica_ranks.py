@@ -150,8 +150,9 @@ class Run:
         if freezing.apply(self.replica.bare, self.model_config, number):
             self.replica.rewrap()
         self.backward()
-        norms = {f"norm/{name}": norm for name, norm in self.replica.part_norms().items()}
-        norms["norm"] = self.replica.clip(CLIP_NORM)
+        parts = self.replica.part_norms()
+        norms = {f"norm/{name}": norm for name, norm in parts.items()}
+        norms["norm"] = self.replica.clip(CLIP_NORM, parts)
         self.optimizer.step()
         return {name: norm.clone() for name, norm in norms.items()}
 
@@ -198,8 +199,8 @@ def look(case: Case) -> Results:
         "output": torch.stack((output.protein_BD, output.text_BD)),
         "with_text": output.bsr_logits_MV,
         "blind": blind_MV,
-        "norm": run.replica.clip(1.0),
-        "norm_clipped": run.replica.clip(1.0),
+        "norm": run.replica.clip(1.0, run.replica.part_norms()),
+        "norm_clipped": run.replica.clip(1.0, run.replica.part_norms()),
     }
 
 
