@@ -6,6 +6,7 @@ goes to stderr; a mistake is one message and an exit code (see `errors.py`), nev
 
 import argparse
 import atexit
+import itertools
 import json
 import logging
 import os
@@ -18,9 +19,10 @@ from typing import Any, NoReturn
 
 from protclip import __version__
 from protclip.cluster.errors import user_error
-from protclip.config import data, export, schema
+from protclip.config import benchmarks, data, export, schema
 from protclip.config.base import Config
 from protclip.config.help import help_text
+from protclip.config.keys import keys_of
 from protclip.config.load import dump_yaml, load_config
 from protclip.errors import ConfigError
 
@@ -39,7 +41,8 @@ class Command:
         schema: Its configuration.
         summary: What it does, in a sentence.
         run: Does it; takes the configuration and the file it came from, imports what it needs itself.
-        positional: The key that a first argument without `=` stands for, if there is one.
+        positional: The key that a first argument without `=` stands for, if there is one; all such
+            arguments at the beginning, where the key is a list.
     """
 
     schema: type[Config]
@@ -83,10 +86,22 @@ def _replay(config: schema.ReplayConfig, _: Path | None) -> Result:
     return replay(config)
 
 
-def _benchmark(config: schema.SuiteConfig, file: Path | None) -> Result:
+def _prepare_benchmarks(config: benchmarks.PrepareBenchmarksConfig, file: Path | None) -> Result:
+    from protclip.cluster.prepare_benchmarks import prepare_benchmarks
+
+    return prepare_benchmarks(config, conf_dir=_conf_dir(file))
+
+
+def _benchmark(config: benchmarks.SuiteConfig, file: Path | None) -> Result:
     from protclip.cluster.evaluate import run_benchmarks
 
     return run_benchmarks(config, conf_dir=_conf_dir(file))
+
+
+def _compare(config: benchmarks.CompareConfig, _: Path | None) -> Result:
+    from protclip.cluster.compare import compare_reports
+
+    return compare_reports(config)
 
 
 def _embed(config: schema.EmbedConfig, _: Path | None) -> Result:
@@ -171,7 +186,20 @@ COMMANDS: dict[str, Command] = {
         "Compute a step of a run again and say which pairs and parameters stand out.",
         _replay,
     ),
-    "benchmark": Command(schema.SuiteConfig, "Evaluate a checkpoint on a suite of benchmarks.", _benchmark),
+    "prepare-benchmarks": Command(
+        benchmarks.PrepareBenchmarksConfig,
+        "Make the tables of benchmarks from their official files, which are fetched and verified.",
+        _prepare_benchmarks,
+    ),
+    "benchmark": Command(
+        benchmarks.SuiteConfig, "Evaluate a checkpoint on a suite of benchmarks.", _benchmark
+    ),
+    "compare": Command(
+        benchmarks.CompareConfig,
+        "Hold results of checkpoints against those of the first: which differences are real.",
+        _compare,
+        positional="reports",
+    ),
     "embed": Command(
         schema.EmbedConfig,
         "Embed proteins and texts, and score how well those of an entry agree.",
@@ -238,8 +266,11 @@ def _run(program: str, command: Command, argv: Sequence[str]) -> None:
         sys.stdout.write(VERSION)
         return
     overrides = list(args.overrides)
-    if command.positional and overrides and "=" not in overrides[0]:
-        overrides[0] = f"{command.positional}={overrides[0]}"
+    if command.positional:
+        given = list(itertools.takewhile(lambda override: "=" not in override, overrides))
+        given = given if keys_of(command.schema).by_name[command.positional].is_list else given[:1]
+        if given:
+            overrides[: len(given)] = [f"{command.positional}={','.join(given)}"]
     config = load_config(command.schema, args.config, overrides)
     if args.dry_run:
         sys.stderr.write(dump_yaml(config))
@@ -299,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(VERSION)
         return 0
     if name in {"-h", "--help"}:
-        rows = "".join(f"  {key:<12}{command.summary}\n" for key, command in COMMANDS.items())
+        rows = "".join(f"  {key:<20}{command.summary}\n" for key, command in COMMANDS.items())
         sys.stdout.write(f"Usage: protclip COMMAND [--config FILE] [key=value …]\n\n{rows}\n")
         sys.stdout.write("protclip COMMAND --help lists the keys of a command.\n")
         return 0

@@ -1,5 +1,6 @@
 """What every report is made of: a self-contained HTML page, tables in HTML and Markdown, shares, sizes."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -79,3 +80,15 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:,.2f} TB"
+
+
+def number(value: float) -> str:
+    """A metric for people: three decimals, one for ranks past a hundred, a dash where it is undefined."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def difference(value: float) -> str:
+    """A difference of metrics for people, always with its sign."""
+    return "–" if not math.isfinite(value) else f"{value:+.1f}" if abs(value) >= 100 else f"{value:+.3f}"

@@ -12,10 +12,11 @@ import pytest
 
 from protclip.cli import COMMANDS
 from protclip.config.base import Config
+from protclip.config.benchmarks import SuiteConfig
 from protclip.config.data import DownloadConfig, PrepareConfig, SampleConfig
 from protclip.config.keys import keys_of
 from protclip.config.load import load_config
-from protclip.config.schema import EmbedConfig, PretrainConfig, SuiteConfig
+from protclip.config.schema import EmbedConfig, PretrainConfig
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = sorted((REPO / "jobs").glob("*.py"))

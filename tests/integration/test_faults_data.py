@@ -18,8 +18,8 @@ from protclip.data.dataset import PairsDataset
 from protclip.data.manifest import FileEntry, PairsManifest, StrataManifest
 from protclip.data.strata import read_entries
 from protclip.errors import DataError
-from protclip.evaluation.formats import Sources, read_pairs
-from protclip.evaluation.spec import HeldOutPairs
+from protclip.evaluation.pairs import read_pairs
+from protclip.evaluation.spec.retrieval import HeldOutPairs
 from protclip.records import STRATA_SCHEMA
 
 pytestmark = [pytest.mark.ray]
@@ -170,13 +170,12 @@ def test_pairs_reader_names_the_shard_that_is_not_the_manifests(pairs: Path, lie
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_benchmark_reader_names_the_damaged_shard(pairs: Path, damage: str) -> None:
     manifest = PairsManifest.load(str(pairs))
-    sources = Sources("", str(pairs), manifest.tokenizer.fingerprint)
-    spec = HeldOutPairs(format="pairs")
-    assert len(read_pairs(spec, sources)["test"]) == manifest.splits["test"].rows
+    wanted = (HeldOutPairs(format="pairs"), str(pairs), manifest.tokenizer.fingerprint)
+    assert len(read_pairs(*wanted).split("test")) == manifest.splits["test"].rows
     path = manifest.splits["test"].files[0].path
     DAMAGES[damage](pairs / path)
     with pytest.raises(DataError, match=f"^{pairs / path}: .*{ADVICE}"):
-        read_pairs(spec, sources)
+        read_pairs(*wanted)
 
 
 @pytest.mark.parametrize("damage", ["page", "cut", "missing"])

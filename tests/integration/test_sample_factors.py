@@ -18,6 +18,7 @@ from protclip.cluster.survey import Part
 from protclip.data import sampling
 from protclip.data.manifest import PairsManifest, StrataManifest
 from protclip.errors import ConfigError, DataError
+from protclip.evaluation.prepared import PreparedManifest, save
 from protclip.records import ProteinRecord, sampling_keys
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -296,11 +297,16 @@ def test_sample_leaves_out_what_benchmarks_test(strata: str, tmp_path: Path) -> 
     tested = [r for r in RECORDS if r.reviewed][:60]
     for name, chosen in {"one": tested[:40], "two": tested[20:]}.items():
         (folder / f"{name}.yaml").write_text(
-            f"name: {name}\nkind: classification\ntitle: t\ngroup: g\nmetric: accuracy\ncitation: c\n"
-            f"licence: l\ndata: {{format: csv, files: {{train: {name}.csv, test: {name}.csv}}}}\n"
+            f"name: {name}\nkind: regression\ntitle: t\ngroup: g\nmetric: spearman\ncitation: c\n"
+            "licence: l\ndata: {format: lmdb, target: y, files: {archive: {path: a.tar.gz}}}\n"
         )
-        rows = [f"{r.sequence},x,test\n" for r in chosen] + ["MAAAAAAAAK,x,train\n"]
-        (tmp_path / f"{name}.csv").write_text("sequence,label,split\n" + "".join(rows))
+        sequences = [*(r.sequence for r in chosen), "MAAAAAAAAK"]
+        splits = ["test"] * len(chosen) + ["train"]
+        ids = [str(i) for i in range(len(splits))]
+        values = [float(i) for i in range(len(splits))]
+        examples = pa.table({"id": ids, "split": splits, "sequence": sequences, "value": values})
+        manifest = PreparedManifest(benchmark=name, task="regression", settings={}, sources=(), counts={})
+        save(str(tmp_path / name), manifest, {"examples": examples}, [])
     exclude = {"benchmarks": ["one", "two"], "data_root": str(tmp_path)}
     settings = {"sampling": {"epochs": 2}, "exclude": exclude}
     result = sample(config(strata, tmp_path / "out", **settings), conf_dir=tmp_path / "conf")

@@ -24,13 +24,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_run_in_sqlite_holds_everything(workplace: Path) -> None:
+def test_run_in_sqlite_holds_everything(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = open_run(TrackingConfig(experiment="e"), "parent")
     tracker = open_run(TrackingConfig(experiment="e"), "child", parent_id=parent.run_id, tags={"job": "test"})
     tracker.log_params({"optim.lr": 1e-5})
     for step in range(1200):
         tracker.log_metrics({"train/loss/gc": step / 2, "train/nan": float("nan")}, step)
     tracker.log_text("table", "results/table.md")
+    tracker.log_table(["name", "value"], [["a", 0.5], ["b", None]], "results/table.json")
     tracker.close()
 
     assert (workplace / "outputs" / "mlflow.db").is_file()
@@ -49,6 +50,11 @@ def test_run_in_sqlite_holds_everything(workplace: Path) -> None:
     stored = Path(urlparse(run.info.artifact_uri).path) / "results" / "table.md"
     assert stored.read_text() == "table"
     assert stored.is_relative_to(workplace / "outputs" / "mlartifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/outputs/mlflow.db")
+    table = client.load_table(run.info.experiment_id, "results/table.json", [run.info.run_id])
+    assert table["name"].tolist() == ["a", "b"]
+    assert table["value"].isna().tolist() == [False, True]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
     # Continued: the run is open again, a changed value is refused, everything else is added.
     again = open_run(TrackingConfig(experiment="e"), "child", run_id=tracker.run_id)

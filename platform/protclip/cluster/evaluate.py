@@ -1,123 +1,143 @@
-"""Benchmarks on Ray: everything is checked on the driver, then one task per (benchmark, seed)."""
+"""A suite of benchmarks on a checkpoint: all is checked on the driver, then it is run and reported."""
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import ray
-import torch
 
 from protclip import checkpoint, storage
-from protclip.cluster.session import connect, has_gpu
-from protclip.config.schema import SuiteConfig
+from protclip.checkpoint import Meta
+from protclip.cluster.leak_scan import leak_shares
+from protclip.cluster.publish import FOLDER, publish
+from protclip.cluster.session import connect
+from protclip.cluster.trials import Place, run_trials
+from protclip.config.benchmarks import SuiteConfig
 from protclip.data.picture import render
+from protclip.data.tokenizer import TextTokenizer
+from protclip.errors import BenchmarkError
 from protclip.evaluation import report
-from protclip.evaluation.embed import Embedder
-from protclip.evaluation.formats import Sources, Splits
+from protclip.evaluation.cells import HEADINGS, Provenance, overview
+from protclip.evaluation.encoders import digests
 from protclip.evaluation.registry import load_benchmark
-from protclip.evaluation.results import Result, Summary, summarise
-from protclip.evaluation.runner import read_data, run_on_checkpoint, seeds_of
-from protclip.evaluation.spec import BenchmarkSpec
-from protclip.progress import progress
-from protclip.tracking.base import Status
+from protclip.evaluation.results import Summary, summarise
+from protclip.evaluation.runner import plan, read_data
+from protclip.evaluation.store import ResultStore
+from protclip.evaluation.trial import Result
+from protclip.tracking.base import Status, Tracker
 from protclip.tracking.mlflow import DESCRIPTION_TAG, join, open_run
 from protclip.tracking.params import flatten
 
 log = logging.getLogger(__name__)
 
+RESULTS = "results"
+"""Where results are kept below the output, unless another place is given."""
+
+Means = dict[str, dict[str, float]]
+
 
 def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[str, object]:
-    """Evaluates a checkpoint on a suite; writes `report.html`, `report.md` and `results.json`.
+    """Evaluates a checkpoint on a suite and writes the report.
 
     Args:
         config: What to evaluate on what.
         conf_dir: Directory with `benchmarks/*.yaml`.
 
     Returns:
-        The output URI, the mean of every metric by benchmark, and the MLflow run id.
+        The output URI, the mean of every metric by benchmark for the checkpoint's first protocol, and the
+        MLflow run id.
 
     Raises:
-        BenchmarkError: A benchmark's file or data is wrong.
+        BenchmarkError: A benchmark's file or data is wrong; or a run failed, once all others are finished
+            and reported.
         CheckpointError: The checkpoint cannot be used.
-        DataError: A file is missing, or the output cannot be written.
+        ConfigError: The cluster has no room for a run.
+        DataError: Data is missing, or the output cannot be written.
     """
-    specs = [load_benchmark(name, conf_dir) for name in dict.fromkeys(config.benchmarks)]
-    loaded = checkpoint.load(config.checkpoint)
-    tokenizer = Embedder(loaded, torch.device("cpu")).tokenizer.fingerprint
-    sources = Sources(config.data_root, config.pairs or loaded.config.data, tokenizer)
-    data = {spec.name: read_data(spec, sources) for spec in specs}
-    provenance = report.Provenance(
-        checkpoint=loaded.uri,
-        step=loaded.meta.step,
-        data_manifest=loaded.meta.data_manifest,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    probe = storage.join(config.output, ".writable")
-    storage.write_bytes(probe, b"")
-    storage.remove(probe)
+    specs = {name: load_benchmark(name, conf_dir) for name in config.benchmarks}
+    uri = checkpoint.resolve(config.checkpoint)
+    meta, trained = checkpoint.peek(uri)
+    checkpoint.fetch(uri, meta.for_inference())
+    tokenizer = TextTokenizer.from_json(checkpoint.read_text(uri, meta, checkpoint.TOKENIZER))
+    pairs = config.pairs or trained.data
+    data = read_data(specs.values(), config.data_root, pairs, tokenizer.fingerprint)
+    trials = plan(specs.values(), data, config, digests(uri, trained, tokenizer))
+    results = config.results or storage.join(config.output, RESULTS)
+    for place in (config.output, results):
+        probe = storage.join(place, ".writable")
+        storage.write_bytes(probe, b"")
+        storage.remove(probe)
     connect()
-    tags = {"job": "benchmark", "checkpoint": loaded.uri, "data_manifest": loaded.meta.data_manifest}
-    trained = loaded.meta.run_id
+    place = Place.of(config, uri, results)
+    tags = {"job": "benchmark", "checkpoint": uri, "data_manifest": meta.data_manifest}
     name = f"benchmark-{storage.basename(config.output)}"
-    tracker = open_run(config.tracking, name, parent_id=trained, tags=tags)
+    tracker = open_run(config.tracking, name, parent_id=meta.run_id, tags=tags)
     status: Status = "FAILED"
     try:
         tracker.log_params(flatten(config))
-        summaries = _run_all(specs, data, config, loaded.uri)
-        means = {s.spec.name: _finite_means(s) for s in summaries}
+        leaks = {}
+        if config.leaks:
+            leaks = leak_shares(specs.values(), data, pairs, meta.data_manifest, ResultStore(results))
+        found = run_trials(trials, specs, data, place)
+        summaries: list[Summary] = []
+        for spec in specs.values():
+            own = [result for result in found if result.trial.benchmark == spec.name]
+            summaries += summarise(spec, own, leaks.get(spec.name), config.resamples)
         # The results stand in a run of their own and on the page of the run that trained the checkpoint.
-        trackers = [tracker, join(config.tracking, trained)]
-        metrics = {f"bench/{b}/{m}": v for b, ms in means.items() for m, v in ms.items()}
-        for each in trackers:
-            each.log_metrics(metrics, loaded.meta.step)
-            each.set_tags({DESCRIPTION_TAG: report.summary_markdown(summaries)})
-        table, _ = render("Benchmark results", report.HEADINGS, report.overview(summaries))
-        log.info("%s", table)
-        for name, text in report.files(provenance, summaries).items():
-            storage.write_bytes(storage.join(config.output, name), text.encode())
-            for each in trackers:
-                each.log_text(text, f"results/{name}")
+        trackers = [tracker, join(config.tracking, meta.run_id)]
+        _report(summaries, config, uri, meta, trackers)
         trackers[1].flush()
+        _check(found, config.output)
         status = "FINISHED"
     finally:
         tracker.close(status)
-    return {"output": config.output, "results": means, "run_id": tracker.run_id}
+    return {"output": config.output, "results": _means(summaries)[0], "run_id": tracker.run_id}
 
 
-def _run_all(
-    specs: Sequence[BenchmarkSpec],
-    data: Mapping[str, Splits[Any]],
-    config: SuiteConfig,
-    checkpoint_uri: str,
-) -> list[Summary]:
-    """One task per (benchmark, seed), a GPU each when there are any; results in the order of `specs`."""
-    task = ray.remote(run_on_checkpoint).options(num_cpus=1, num_gpus=int(has_gpu()))
-    stored = {name: ray.put(splits) for name, splits in data.items()}
-    pending = [
-        task.remote(spec, stored[spec.name], checkpoint_uri, config.batch_size, seed)
-        for spec in specs
-        for seed in seeds_of(spec, config.seeds)
-    ]
-    results: list[Result] = []
-    try:
-        with progress("benchmarks", "run", len(pending)) as bar:
-            while pending:
-                (done,), pending = ray.wait(pending)
-                result = ray.get(done)
-                results.append(result)
-                bar.set_postfix_str(f"{result.benchmark}, seed {result.seed}", refresh=False)
-                bar.update()
-    finally:
-        for task_ref in pending:
-            ray.cancel(task_ref)
-    results.sort(key=lambda result: config.seeds.index(result.seed))
-    return [summarise(spec, [r for r in results if r.benchmark == spec.name]) for spec in specs]
+def _report(
+    summaries: Sequence[Summary], config: SuiteConfig, uri: str, meta: Meta, trackers: Sequence[Tracker]
+) -> None:
+    """Shows the results, writes the report, and tells the trackers."""
+    text, _ = render(report.TITLE, HEADINGS, overview(summaries))
+    log.info("%s", text)
+    provenance = Provenance(
+        checkpoint=uri,
+        step=meta.step,
+        data_manifest=meta.data_manifest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        results=config.results or RESULTS,
+    )
+    first, further = _means(summaries)
+    metrics = {f"bench/{b}/{m}": v for b, ms in (first | further).items() for m, v in ms.items()}
+    for tracker in trackers:
+        tracker.log_metrics(metrics, meta.step)
+        tracker.set_tags({DESCRIPTION_TAG: report.summary_markdown(summaries)})
+        tracker.log_table(report.TABLE_COLUMNS, report.table(summaries), f"{FOLDER}/table.json")
+    publish(report.files(provenance, summaries), config.output, trackers)
 
 
-def _finite_means(summary: Summary) -> dict[str, float]:
-    """Mean over seeds by metric, those that are numbers."""
-    means = {score.metric: score.mean for score in summary.scores}
-    return {name: value for name, value in means.items() if math.isfinite(value)}
+def _means(summaries: Sequence[Summary]) -> tuple[Means, Means]:
+    """Mean of each metric over seeds, if it is a number.
+
+    By benchmark for its first protocol, and by "<benchmark>/<protocol>" for further ones.
+    """
+    first: Means = {}
+    further: Means = {}
+    for summary in summaries:
+        means = {score.metric: score.mean for score in summary.scores if math.isfinite(score.mean)}
+        if summary.spec.name in first:
+            further[f"{summary.spec.name}/{summary.protocol}"] = means
+        else:
+            first[summary.spec.name] = means
+    return first, further
+
+
+def _check(results: Sequence[Result], output: str) -> None:
+    """Fails at the end of a suite that is not whole."""
+    failed = [result for result in results if result.error is not None]
+    if failed:
+        lines = "".join(f"\n- {result.trial.label}: {result.error}" for result in failed)
+        raise BenchmarkError(
+            f"{len(failed)} of {len(results)} runs failed; the others are reported in {output}, and the same "
+            f"command repeats only these:{lines}"
+        )

@@ -8,13 +8,15 @@ from typing import TypeVar
 from protclip import storage
 from protclip.cluster.evaluate import run_benchmarks
 from protclip.cluster.prepare import prepare
+from protclip.cluster.prepare_benchmarks import prepare_benchmarks
 from protclip.cluster.pretrain import pretrain
 from protclip.cluster.sample import sample
 from protclip.cluster.session import connect
 from protclip.config.base import Config
+from protclip.config.benchmarks import PrepareBenchmarksConfig, SuiteConfig
 from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.config.load import load_config
-from protclip.config.schema import PretrainConfig, QuickstartConfig, SuiteConfig
+from protclip.config.schema import PretrainConfig, QuickstartConfig
 from protclip.data.synthetic import write_sample
 from protclip.tracking.mlflow import tracking_uri
 
@@ -33,20 +35,35 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
         URIs of what was made, the benchmark results and the MLflow run ids.
     """
     place = {
-        name: storage.join(config.output, name) for name in ("uniprot", "strata", "pairs", "runs", "report")
+        name: storage.join(config.output, name)
+        for name in ("uniprot", "benchmarks", "strata", "pairs", "runs", "report")
     }
     for uri in place.values():
         storage.remove(uri)
     connect(min_cpus=config.num_workers)
     _say(
-        "1/5 make a sample of UniProtKB",
+        "1/6 make a sample of UniProtKB",
         f"protclip synthesize output={place['uniprot']} num_reviewed={config.num_reviewed} "
         f"num_unreviewed={config.num_unreviewed} seed={config.seed}",
     )
     made = write_sample(place["uniprot"], config.num_reviewed, config.num_unreviewed, config.seed)
+    prepare_benchmarks(
+        _stage(
+            "2/6 prepare the benchmark that lies beside it",
+            "jobs/prepare_benchmarks.py",
+            PrepareBenchmarksConfig,
+            None,
+            [
+                "benchmarks=made_location",
+                f"raw={place['uniprot']}/benchmarks",
+                f"output={place['benchmarks']}",
+            ],
+        ),
+        conf_dir=CONF,
+    )
     prepared = prepare(
         _stage(
-            "2/5 read it into strata",
+            "3/6 read it into strata",
             "jobs/prepare_data.py",
             PrepareConfig,
             "data/prepare.yaml",
@@ -58,7 +75,7 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
     )
     sampled = sample(
         _stage(
-            "3/5 sample it by property, tokenise, shuffle, split",
+            "4/6 sample it by property, tokenise, shuffle, split",
             "jobs/sample_data.py",
             SampleConfig,
             "data/sample.yaml",
@@ -67,14 +84,14 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
                 f"output={place['pairs']}",
                 f"seed={config.seed}",
                 "exclude.benchmarks=made_location",
-                f"exclude.data_root={place['uniprot']}/benchmarks",
+                f"exclude.data_root={place['benchmarks']}",
             ],
         ),
         conf_dir=CONF,
     )
     trained = pretrain(
         _stage(
-            "4/5 pre-train ProtCLIP with all four objectives",
+            "5/6 pre-train ProtCLIP with all four objectives",
             "jobs/pretrain.py",
             PretrainConfig,
             "pretrain/quickstart.yaml",
@@ -90,14 +107,14 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
     )
     evaluated = run_benchmarks(
         _stage(
-            "5/5 evaluate it on held-out proteins",
+            "6/6 evaluate it on held-out proteins",
             "jobs/run_benchmarks.py",
             SuiteConfig,
             "suites/smoke.yaml",
             [
                 f"checkpoint={trained['run']}",
                 f"output={place['report']}",
-                f"data_root={place['uniprot']}/benchmarks",
+                f"data_root={place['benchmarks']}",
             ],
         ),
         conf_dir=CONF,
@@ -119,10 +136,11 @@ def quickstart(config: QuickstartConfig) -> dict[str, object]:
     }
 
 
-def _stage(title: str, job: str, schema: type[T], conf: str, overrides: Sequence[str]) -> T:
+def _stage(title: str, job: str, schema: type[T], conf: str | None, overrides: Sequence[str]) -> T:
     """Announces a stage with its command and loads that command's configuration."""
-    path = str(CONF / conf)
-    _say(title, f"python {job} --config {path} {' '.join(overrides)}")
+    path = None if conf is None else CONF / conf
+    given = list(overrides) if path is None else ["--config", str(path), *overrides]
+    _say(title, " ".join(["python", job, *given]))
     return load_config(schema, path, overrides)
 
 

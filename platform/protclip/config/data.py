@@ -121,7 +121,7 @@ class ExcludeConfig(Config):
         description="names of files in conf/benchmarks, comma-separated; entries with the sequence of one of "
         "their test examples are left out of every split",
     )
-    data_root: Uri = Field(default="data/benchmarks", description="URI under which benchmark data lies")
+    data_root: Uri = Field(default="data/benchmarks", description="URI of the prepared benchmarks")
     enabled: bool = Field(default=True, description="false keeps these entries in spite of the benchmarks")
 
 

@@ -111,6 +111,8 @@ def _words(spec: Spec, definitions: Spec) -> str:
         many = _words(items[0], definitions).replace("number", "numbers", 1)
         count = f"{len(items)} " if "prefixItems" in spec else ""
         return f"{'non-empty ' if spec.get('minItems') == 1 else ''}list of {count}{many}"
+    if "properties" in spec:
+        return f"keys {', '.join(spec['properties'])}"
     if kind == "object":
         names = _resolve(spec.get("propertyNames", {}), definitions).get("enum", ("name",))
         value = _words(spec["additionalProperties"], definitions)

@@ -210,14 +210,16 @@ def _parse_override(override: str, keys: Keys) -> _Node:
     return node
 
 
-def _plain(node: _Node, keys: Keys, name: str = "") -> object:
+def _plain(node: _Node, keys: Keys, name: str = "", *, in_list: bool = False) -> object:
     """The tree as plain values; where the schema takes text, a scalar stays as it was written."""
     if isinstance(node.value, dict):
         return {k: _plain(v, keys, f"{name}.{k}" if name else k) for k, v in node.value.items()}
     if isinstance(node.value, list):
-        return [_plain(item, keys, name) for item in node.value]
+        return [_plain(item, keys, name, in_list=True) for item in node.value]
     key = keys.by_name.get(name)
-    return node.text if key is not None and key.is_text and node.value is not None else node.value
+    # Beside a list of text there may be a number: text stands inside the list only.
+    takes_text = key is not None and key.is_text and (in_list or not key.is_list)
+    return node.text if takes_text and node.value is not None else node.value
 
 
 def _explain(detail: ErrorDetails, tree: _Node, keys: Keys) -> Iterator[str]:

@@ -309,25 +309,6 @@ class ReplayConfig(Config):
     top: Count = Field(default=10, description="most pairs and parameters listed for their gradients")
 
 
-class SuiteConfig(Config):
-    """Benchmarks to run on a checkpoint (`protclip benchmark`)."""
-
-    benchmarks: tuple[str, ...] = Field(
-        min_length=1, description="names of files in conf/benchmarks, comma-separated"
-    )
-    checkpoint: Uri = Field(description="URI of a checkpoint or of a run, whose newest one is used")
-    output: Uri = Field(description="directory for the report and the per-benchmark results")
-    data_root: Uri = Field(default="data/benchmarks", description="URI under which benchmark data lies")
-    pairs: Uri | None = Field(
-        default=None, description="pairs for held-out retrieval; default those of the checkpoint"
-    )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0,), min_length=1, description="seeds, comma-separated; results are mean and deviation"
-    )
-    batch_size: Count = Field(default=64, description="sequences embedded at once")
-    tracking: TrackingConfig = TrackingConfig()
-
-
 class EmbedConfig(Config):
     """Embeddings and protein-text consistency of many entries (`protclip embed`)."""
 

@@ -36,7 +36,7 @@ def draw_lengths(title: str, unit: str, panels: Mapping[str, Panel], path: Path)
     """
     across = min(2, len(panels))
     down = -(-len(panels) // across)
-    figure = _figure(title, 3.4 if down == 1 else 0.5 + 2.75 * down)
+    figure = new_figure(title, 3.4 if down == 1 else 0.5 + 2.75 * down)
     axes = figure.subplots(down, across, squeeze=False).flat
     colours = _colours(label for panel in panels.values() for label in panel)
     for (heading, panel), axis in zip(panels.items(), axes, strict=False):
@@ -58,7 +58,7 @@ def draw_lengths(title: str, unit: str, panels: Mapping[str, Panel], path: Path)
         axis.set_ylim(0, axis.dataLim.y1 * room)
         axis.yaxis.set_visible(False)
         axis.set_xlabel(unit)
-        _plain(axis, heading)
+        plain(axis, heading)
         axis.spines["bottom"].set(visible=True, color=LINE)
         axis.legend(frameon=False, fontsize=8, loc="upper left", handlelength=1.2, labelcolor=INK)
     for axis in list(axes):
@@ -94,7 +94,7 @@ def draw_years(title: str, panel: Panel, path: Path) -> None:
         path: PNG file to write.
     """
     shown = {label: counts for label, counts in panel.items() if counts}
-    figure = _figure(title, 0.8 + 1.7 * len(shown))
+    figure = new_figure(title, 0.8 + 1.7 * len(shown))
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
     colours = _colours(panel)
     for axis, (label, counts) in zip(axes, shown.items(), strict=True):
@@ -103,7 +103,7 @@ def draw_years(title: str, panel: Panel, path: Path) -> None:
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
         axis.set_ylabel("entries")
-        _plain(axis, f"{label}: {sum(counts.values()):,}")
+        plain(axis, f"{label}: {sum(counts.values()):,}")
         axis.grid(axis="y", color=LINE)
         axis.set_axisbelow(True)
     axes[-1].set_xlabel("year")
@@ -120,7 +120,7 @@ def draw_bars(title: str, bars: Sequence[tuple[str, Mapping[str, int]]], total: 
         path: PNG file to write.
     """
     kinds = list(dict.fromkeys(kind for _, counts in bars for kind in counts))
-    figure = _figure(title, 0.9 + 0.27 * len(bars))
+    figure = new_figure(title, 0.9 + 0.27 * len(bars))
     axis = figure.subplots()
     colours = _colours(kinds)
     sums = [sum(counts.values()) for _, counts in bars]
@@ -136,13 +136,13 @@ def draw_bars(title: str, bars: Sequence[tuple[str, Mapping[str, int]]], total: 
     axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.set_xlim(0, max(sums) * 1.25)
     axis.xaxis.set_visible(False)
-    _plain(axis, "")
+    plain(axis, "")
     if len(kinds) > 1:
         axis.legend(frameon=False, fontsize=8.5, loc="lower right", labelcolor=INK)
     figure.savefig(path)
 
 
-def _figure(title: str, height: float) -> Figure:
+def new_figure(title: str, height: float) -> Figure:
     """An empty picture with a heading."""
     figure = Figure(figsize=(WIDTH, math.ceil(height * 20) / 20), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore
@@ -157,7 +157,7 @@ def _colours(labels: Iterable[str]) -> dict[str, str]:
     return dict(zip(distinct, COLOURS if len(distinct) > 1 else (ONLY,), strict=False))
 
 
-def _plain(axis: Axes, heading: str) -> None:
+def plain(axis: Axes, heading: str) -> None:
     """Takes away what is not data."""
     axis.set_title(heading, fontsize=10, color=INK, loc="left")
     axis.spines[:].set_visible(False)

@@ -76,7 +76,9 @@ def _read(uri: str) -> tuple[str, Any]:
     return path, storage.read_json(path)
 
 
-class _Manifest(Config):
+class Manifest(Config):
+    """Base of all manifests."""
+
     @classmethod
     def load(cls, uri: str) -> Self:
         """Reads the manifest of the data set at `uri`.
@@ -104,7 +106,7 @@ class _Manifest(Config):
         return storage.write_json(storage.join(uri, MANIFEST_NAME), self.model_dump(mode="json"))
 
 
-class StrataManifest(_Manifest):
+class StrataManifest(Manifest):
     """All entries that were read, by stratum.
 
     Attributes:
@@ -253,7 +255,7 @@ class ConsistencyCount(Config):
         return max(0.0, self.squares / self.rows - self.mean**2) ** 0.5
 
 
-class EmbeddingsManifest(_Manifest):
+class EmbeddingsManifest(Manifest):
     """Embeddings or scores of the entries of strata or pairs, by a checkpoint.
 
     Attributes:
@@ -288,7 +290,7 @@ class EmbeddingsManifest(_Manifest):
         return sum(file.rows for file in self.files)
 
 
-class PairsManifest(_Manifest):
+class PairsManifest(Manifest):
     """Sampled, tokenised, shuffled pairs.
 
     Attributes:

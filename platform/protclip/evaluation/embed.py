@@ -13,6 +13,7 @@ from protclip import checkpoint
 from protclip.checkpoint import LoadedCheckpoint
 from protclip.data.tokenizer import TextTokenizer
 from protclip.model.build import rebuild
+from protclip.model.heads import masked_mean
 from protclip.tensors import PAD, tokenize_residues, uses_bf16
 
 Tokens = np.ndarray | Sequence[int]
@@ -35,6 +36,7 @@ class Embedder:
         tokenizer: The text tokenizer it was trained with.
         device: Where it computes.
         dim: Width of the shared space (D).
+        scale: Inverse temperature that pre-training learnt: scale · cosine are its logits.
 
     Raises:
         CheckpointError: The weights do not fit the architecture stored beside them.
@@ -57,7 +59,7 @@ class Embedder:
         self._batch_tokens = batch_tokens
         self._bf16 = uses_bf16(precision, self.device)
         self.dim = self.model.architecture.projection_dim
-        self._width = self.model.architecture.protein.width
+        self.scale = self.model.scale().item()
 
     @classmethod
     def from_checkpoint(
@@ -83,8 +85,9 @@ class Embedder:
 
     def protein_features(self, sequences: Sequence[str]) -> np.ndarray:
         """Mean last-layer residue states (N, H), without projection, float32."""
+        width = self.model.architecture.protein.width
         return self._embed(
-            self.residue_tokens(sequences), PAD, lambda x, _: self.model.protein_features(x), self._width
+            self.residue_tokens(sequences), PAD, lambda x, _: self.model.protein_features(x), width
         )
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -97,6 +100,15 @@ class Embedder:
             self._with_specials(token_ids), self.tokenizer.pad_id, self.model.embed_text, self.dim
         )
 
+    def text_features(self, texts: Sequence[str]) -> np.ndarray:
+        """Mean last-layer token states (N, W), special tokens left out, without projection, float32.
+
+        Zeros for a text without tokens.
+        """
+        rows = self._with_specials(self.tokenizer.encode(list(texts)))
+        width = self.model.architecture.text.width
+        return self._embed(rows, self.tokenizer.pad_id, self._mean_token_states, width)
+
     def padded_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens (N, T) of texts with special ones, and bool (N, T), True on real tokens; on the CPU."""
         return pad_tokens(self._with_specials(self.tokenizer.encode(list(texts))), self.tokenizer.pad_id)
@@ -108,6 +120,12 @@ class Embedder:
     def _with_specials(self, token_ids: Sequence[Tokens]) -> list[Tokens]:
         """Each text between its special tokens, cut to the model's length."""
         return [self.tokenizer.with_specials(ids, self._max_text_tokens) for ids in token_ids]
+
+    def _mean_token_states(self, tokens_NT: Tensor, mask_NT: Tensor) -> Tensor:
+        """Mean (N, W) over the tokens between the first and the last real one."""
+        inside_NT = mask_NT & mask_NT.roll(-1, 1)
+        inside_NT[:, 0] = inside_NT[:, -1] = False
+        return masked_mean(self.model.text_encoder(tokens_NT, mask_NT), inside_NT)
 
     @torch.inference_mode()
     def _embed(

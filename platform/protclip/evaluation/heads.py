@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from protclip.evaluation.embed import Embedder, pad_tokens
-from protclip.evaluation.spec import HeadProtocol
+from protclip.errors import BenchmarkError
+from protclip.evaluation.embed import pad_tokens
+from protclip.evaluation.spec.sequences import HeadProtocol
 from protclip.model.protclip import ProtCLIP
 from protclip.tensors import PAD
 
@@ -93,8 +94,11 @@ class EncoderWithHead(nn.Module):
         self._encode = self.model.embed_protein if features == "projected" else self.model.protein_features
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """(B, O) outputs of residue tokens."""
-        return self.head(self._encode(tokens_BL))
+        """(B, O) outputs of residue tokens; in bf16 on a GPU, where weights stay float32."""
+        on_gpu = tokens_BL.device.type == "cuda"
+        with torch.autocast(tokens_BL.device.type, dtype=torch.bfloat16, enabled=on_gpu):
+            features_BF = self._encode(tokens_BL)
+        return self.head(features_BF.float())
 
 
 def fit(
@@ -122,17 +126,28 @@ def fit(
 
     Returns:
         The best epoch, counted from 1.
+
+    Raises:
+        BenchmarkError: The loss is not finite.
     """
     optimizer = torch.optim.Adam(parameter_groups)
     best_score, best_epoch, best_weights = (-np.inf, -np.inf), 0, {}
     for epoch in tqdm(range(1, protocol.epochs + 1), desc="head", unit="epoch", disable=None, leave=False):
         network.train()
         order = np.random.default_rng([seed, epoch]).permutation(len(inputs))
+        total = torch.zeros((), device=targets.device)
         for start in range(0, len(order), protocol.batch):
             rows = order[start : start + protocol.batch]
             optimizer.zero_grad()
-            loss(network(inputs.batch(rows)), targets[torch.from_numpy(rows)]).backward()
+            value = loss(network(inputs.batch(rows)), targets[torch.from_numpy(rows)])
+            value.backward()
             optimizer.step()
+            total += value.detach()
+        if not torch.isfinite(total):
+            raise BenchmarkError(
+                f"training the head came to a loss of {total.item()} in epoch {epoch}; lower lr, or look "
+                "for vectors that are not finite"
+            )
         network.eval()
         epoch_score = score(network)
         if epoch_score > best_score:
@@ -150,11 +165,3 @@ def outputs(network: nn.Module, inputs: Inputs) -> np.ndarray:
     rows = np.arange(len(inputs))
     pieces = [rows[i : i + PREDICT_AT_ONCE] for i in range(0, len(rows), PREDICT_AT_ONCE)]
     return np.concatenate([network(inputs.batch(piece)).float().cpu().numpy() for piece in pieces])
-
-
-def frozen_features(embedder: Embedder, sequences: Sequence[str], protocol: HeadProtocol) -> np.ndarray:
-    """(N, F) features of the frozen encoder."""
-    cut = [sequence[: protocol.max_residues] for sequence in sequences]
-    if protocol.features == "projected":
-        return embedder.embed_proteins(cut)
-    return embedder.protein_features(cut)

@@ -1,11 +1,12 @@
 """What the rest of the platform knows of tracking: a protocol, and a tracker that remembers nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Param = str | int | float | bool | None
+Row = Sequence[str | float | None]
 
 
 class Tracker(Protocol):
@@ -36,6 +37,10 @@ class Tracker(Protocol):
         """Stores text as the file `name`, which may contain folders."""
         ...
 
+    def log_table(self, columns: Sequence[str], rows: Sequence[Row], name: str) -> None:
+        """Stores a table as the file `name` (`.json`), shown as such."""
+        ...
+
     def flush(self) -> None:
         """Waits a while until everything is delivered; what is not stays on disk, and a warning says so."""
         ...
@@ -63,6 +68,9 @@ class NullTracker:
         """Does nothing."""
 
     def log_text(self, text: str, name: str) -> None:
+        """Does nothing."""
+
+    def log_table(self, columns: Sequence[str], rows: Sequence[Row], name: str) -> None:
         """Does nothing."""
 
     def flush(self) -> None:

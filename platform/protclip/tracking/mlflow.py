@@ -1,13 +1,14 @@
 """Runs in MLflow, written by a thread of their own so that training never waits for a server."""
 
 import base64
+import json
 import logging
 import os
 import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from protclip.config.base import TrackingConfig
 from protclip.config.keys import show
 from protclip.errors import DataError, TrackingError
 from protclip.provenance import git_sha
-from protclip.tracking.base import NullTracker, Param, Status, Tracker
+from protclip.tracking.base import NullTracker, Param, Row, Status, Tracker
 from protclip.tracking.params import masked
 from protclip.tracking.spool import Record, Spool
 
@@ -49,7 +50,6 @@ MODEL_SIGNATURE = ModelSignature(
         ]
     ),
 )
-
 MODEL_EXAMPLE = {"sequence": ["MKWVTFISLLFLFSSAYS"], "text": ["SUBCELLULAR LOCATION: Secreted."]}
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -230,6 +230,11 @@ class MlflowTracker:
         """Stores text as the file `name`, which may contain folders."""
         folder, _, base = name.rpartition("/")
         self._put_file(text.encode(), folder, base)
+
+    def log_table(self, columns: Sequence[str], rows: Sequence[Row], name: str) -> None:
+        """Stores a table as `mlflow.log_table` does; MLflow's pages then show it, and compare runs by it."""
+        self.log_text(json.dumps({"columns": columns, "data": rows}), name)
+        self.set_tags({"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
 
     def flush(self) -> None:
         """Waits up to `FLUSH_LIMIT_S` for the server, less when it is known to be away."""

@@ -17,7 +17,7 @@ from protclip import parallel
 from protclip.config.schema import PretrainConfig
 from protclip.data.collate import Collator
 from protclip.data.dataset import PairsDataset
-from protclip.evaluation.metrics import retrieval_metrics
+from protclip.evaluation.metrics.retrieval import retrieval_metrics
 from protclip.losses.contrastive import global_contrastive
 from protclip.losses.objective import TERMS, Totals
 from protclip.tensors import Batch, ModelOutput

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from protclip.config.base import Config
+from protclip.config.benchmarks import SuiteConfig
 from protclip.config.data import PrepareConfig
 from protclip.config.load import dump_yaml, load_config
-from protclip.config.schema import PretrainConfig, SuiteConfig
+from protclip.config.schema import PretrainConfig
 from protclip.errors import ConfigError
 from protclip.records import Property
 
@@ -94,6 +95,19 @@ def test_load_config_reads_scalars_as_yaml_1_2(
     write: Callable[[str], str], text: str, expected: Sample
 ) -> None:
     assert load_config(Sample, write(text)) == expected
+
+
+class Named(Config):
+    """A list of text, or how many."""
+
+    names: tuple[str, ...] | int | None = None
+
+
+@pytest.mark.parametrize(("text", "names"), [("7", 7), ("[7, NO]", ("7", "NO")), ("null", None)])
+def test_load_config_takes_text_in_a_list_and_a_number_beside_it(
+    write: Callable[[str], str], text: str, names: object
+) -> None:
+    assert load_config(Named, write(f"names: {text}")).names == names
 
 
 @pytest.mark.parametrize("text", ["yes", "NO", "on", "off", "1", "'true'"])

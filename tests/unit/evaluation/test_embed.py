@@ -25,9 +25,17 @@ def test_embeddings_have_the_promised_shapes_and_length(embedder):
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["embed_proteins", "protein_features", "embed_texts"])
-def test_embeddings_do_not_depend_on_batch_neighbours_or_order(embedder, method):
-    embed, inputs = getattr(embedder, method), TEXTS if method == "embed_texts" else SEQUENCES
+@pytest.mark.parametrize(
+    ("method", "inputs"),
+    [
+        ("embed_proteins", SEQUENCES),
+        ("protein_features", SEQUENCES),
+        ("embed_texts", TEXTS),
+        ("text_features", TEXTS),
+    ],
+)
+def test_embeddings_do_not_depend_on_batch_neighbours_or_order(embedder, method, inputs):
+    embed = getattr(embedder, method)
     together = embed(inputs)
     alone = np.concatenate([embed([one]) for one in inputs])
     np.testing.assert_allclose(together, alone, atol=2e-5)
@@ -38,6 +46,7 @@ def test_embeddings_do_not_depend_on_batch_neighbours_or_order(embedder, method)
 def test_embeddings_of_nothing_keep_their_width(embedder):
     assert embedder.embed_proteins([]).shape == embedder.embed_texts([]).shape == (0, 32)
     assert embedder.protein_features([]).shape == (0, 64)
+    assert embedder.text_features([]).shape == (0, embedder.model.architecture.text.width)
 
 
 def test_embed_text_tokens_equals_embed_texts(embedder):
@@ -54,6 +63,23 @@ def test_protein_features_are_the_mean_over_residues_alone(embedder):
     np.testing.assert_allclose(
         embedder.protein_features(["MKTAYIAKQR"])[0], states.mean(0).numpy(), atol=1e-5
     )
+
+
+def test_text_features_are_the_mean_over_tokens_alone(embedder):
+    import torch
+
+    text = TEXTS[0]
+    ids = embedder.tokenizer.with_specials(embedder.tokenizer.encode([text])[0], 64)
+    tokens = torch.as_tensor(ids)[None]
+    with torch.inference_mode():
+        states = embedder.model.text_encoder(tokens, torch.ones_like(tokens, dtype=torch.bool))[0, 1:-1]
+    features = embedder.text_features([text, "", TEXTS[3]])
+    np.testing.assert_allclose(features[0], states.mean(0).numpy(), atol=1e-5)
+    assert not features[1].any()
+
+
+def test_scale_is_the_inverse_of_the_temperature(embedder):
+    assert embedder.scale == pytest.approx(1 / 0.07, rel=1e-3)
 
 
 def test_long_sequences_are_cut_to_the_models_length(embedder):

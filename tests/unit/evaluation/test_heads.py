@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from protclip.errors import BenchmarkError
 from protclip.evaluation.embed import Embedder
 from protclip.evaluation.heads import EncoderWithHead, FeatureInputs, fit, make_head, outputs
-from protclip.evaluation.spec import HeadProtocol
+from protclip.evaluation.spec.sequences import HeadProtocol
 
 CPU = torch.device("cpu")
 
@@ -55,6 +56,22 @@ def test_fit_keeps_the_best_epoch_and_stops_after_patience():
     assert (best, len(seen)) == (3, 6)
     assert all(torch.equal(value, seen[2][name]) for name, value in network.state_dict().items())
     assert not torch.equal(network.weight, seen[5]["weight"])
+
+
+def test_fit_tells_of_a_learning_rate_that_is_too_high():
+    network = nn.Linear(2, 1)
+    inputs = FeatureInputs(np.eye(2), np.eye(2), CPU)
+    with pytest.raises(BenchmarkError, match="lower lr"):
+        fit(
+            network,
+            [{"params": list(network.parameters()), "lr": 1e30}],
+            inputs,
+            torch.zeros(2, 1),
+            nn.functional.mse_loss,
+            lambda _: (0, 0),
+            HeadProtocol(epochs=5),
+            seed=0,
+        )
 
 
 def test_outputs_cover_every_example_in_order():

@@ -1,49 +1,51 @@
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from protclip.errors import BenchmarkError, DataError
 from protclip.evaluation.leaks import held_out_sequences
+from protclip.evaluation.prepared import SCHEMAS, PreparedManifest, save
 
 REPO = Path(__file__).resolve().parents[3]
-COMMON = "title: t\ngroup: g\ncitation: c\nlicence: l\nmetric: accuracy\n"
+LABELLED = """
+name: some
+title: t
+group: g
+kind: regression
+metric: spearman
+citation: c
+licence: l
+data: {format: lmdb, target: y, files: {archive: {path: a.tar.gz}}}
+"""
 
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
     folder = tmp_path / "conf" / "benchmarks"
     folder.mkdir(parents=True)
-    (folder / "some.yaml").write_text(
-        f"name: some\nkind: classification\n{COMMON}"
-        "data: {format: csv, files: {train: a.csv, test: a.csv}}\n"
+    (folder / "some.yaml").write_text(LABELLED)
+    shutil.copy(REPO / "conf/benchmarks/heldout_retrieval.yaml", folder)
+    rows = [("a", "train", "MAA", 1.0), ("b", "test", "MKV", 2.0), ("c", "test", "MCC", 3.0)]
+    schema = SCHEMAS["regression"]["examples"]
+    table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+    manifest = PreparedManifest(
+        benchmark="some", task="regression", settings={}, sources=(), counts={"train": 1, "test": 2}
     )
-    retrieval = (REPO / "conf" / "benchmarks" / "heldout_retrieval.yaml").read_text()
-    (folder / "heldout_retrieval.yaml").write_text(retrieval)
-    (tmp_path / "a.csv").write_text("sequence,label,split\nmkv,x,test\nMAA,y,train\nMCC,x,test\n")
-    return tmp_path / "conf"
+    save(str(tmp_path / "data" / "some"), manifest, {"examples": table}, [])
+    return folder.parent
 
 
 def test_held_out_sequences_are_those_of_the_test_split(conf: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    found = held_out_sequences(["some", "heldout_retrieval", "some"], str(conf.parent), conf)
-    assert found == {"some": ["MKV", "MCC"]}
+    names = ["some", "heldout_retrieval", "some"]
+    assert held_out_sequences(names, str(conf.parent / "data"), conf) == {"some": ["MKV", "MCC"]}
     assert "heldout_retrieval is about held-out pairs" in caplog.text
 
 
-def test_held_out_sequences_refuses_what_is_not_there(conf: Path, tmp_path: Path) -> None:
+def test_held_out_sequences_refuses_what_is_not_there(conf: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"no benchmark 'somme'.*did you mean 'some'"):
-        held_out_sequences(["somme"], str(tmp_path), conf)
-    with pytest.raises(DataError, match=r"a\.csv"):
-        held_out_sequences(["some"], str(tmp_path / "nowhere"), conf)
-
-
-def test_held_out_sequences_of_real_deeploc(real_data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "benchmarks"
-    folder.mkdir()
-    (folder / "deep.yaml").write_text(
-        f"name: deep\nkind: classification\n{COMMON}data: {{format: deeploc_fasta, label: location, "
-        "files: {train: deeploc_our_val_set.fasta, test: deeploc_test_set.fasta.gz}}\n"
-    )
-    found = held_out_sequences(["deep"], str(real_data / "localization"), tmp_path)["deep"]
-    assert len(found) > 100
-    assert all(sequence.isalpha() and sequence.isupper() for sequence in found)
+        held_out_sequences(["somme"], str(conf.parent), conf)
+    with pytest.raises(DataError, match="benchmark some is not prepared here"):
+        held_out_sequences(["some"], str(conf.parent / "nowhere"), conf)

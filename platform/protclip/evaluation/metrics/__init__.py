@@ -1,0 +1,1 @@
+"""Metrics in plain numpy and scipy, one module per sort of task."""

@@ -1,0 +1,1 @@
+"""Readers of official files: each turns them into tables of one schema per kind."""

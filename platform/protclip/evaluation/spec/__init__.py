@@ -1,0 +1,1 @@
+"""What a benchmark file may say: one frozen model per kind, data only, no code names."""
