@@ -15,7 +15,7 @@ import ray
 from protclip import storage
 from protclip.data.families import content_ids
 from protclip.data.manifest import FileEntry, PairsManifest
-from protclip.errors import DataError
+from protclip.errors import BenchmarkError, DataError
 from protclip.evaluation.prepared import Prepared
 from protclip.evaluation.registry import KINDS
 from protclip.evaluation.runner import Spec, version_of
@@ -58,11 +58,16 @@ def leak_shares(
         return dict.fromkeys((spec.name for spec in specs), None)
     keys = {s.name: _key(digest, version_of(s, data[s.name])) for s in specs}
     shares = {name: store.find_share(key) for name, key in keys.items()}
-    test = {
-        s.name: identities([q.upper() for q in KINDS[s.kind].test_sequences(s, data[s.name])])
-        for s in specs
-        if shares[s.name] is None
-    }
+    test: dict[str, np.ndarray] = {}
+    for spec in specs:
+        if shares[spec.name] is None:
+            try:
+                sequences = KINDS[spec.kind].test_sequences(spec, data[spec.name])
+            except BenchmarkError as error:
+                # Its trials fail by the same.
+                log.debug("%s: leaks are not counted: %s", spec.name, error)
+            else:
+                test[spec.name] = identities([sequence.upper() for sequence in sequences])
     if test:
         seen = _seen(pairs, manifest, np.unique(np.concatenate(list(test.values()))))
         for name, ids_N in test.items():

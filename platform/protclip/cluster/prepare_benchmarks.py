@@ -58,8 +58,8 @@ def prepare_benchmarks(config: PrepareBenchmarksConfig, conf_dir: Path = Path("c
         The output URI, counts by benchmark, and the names of those that were prepared already.
 
     Raises:
-        BenchmarkError: A benchmark's or the suite's file is wrong, or some of the benchmarks could not be prepared; the
-            message lists them.
+        BenchmarkError: The file of a benchmark or of the suite is wrong, or some of the benchmarks could not
+            be prepared; the message lists them.
     """
     # Workers import this module, but have no use for the kinds of benchmarks and their torch.
     from protclip.evaluation.registry import load_benchmark, load_suite

@@ -122,7 +122,7 @@ def test_loads_refuses_pandas_and_tells_what_to_do() -> None:
         Filled((1,), "i8", False, b"12345678"),
         Call(np._core.multiarray.scalar, np.dtype("f8"), b"123"),
     ],
-    ids=str,
+    ids=["objects", "object field", "dates", "dtype", "list", "short", "no dtype", "scalar"],
 )
 def test_loads_refuses_arrays_that_are_not_plain(value: object, protocol: int) -> None:
     with pytest.raises(BenchmarkError, match="cannot be read"):

@@ -129,7 +129,8 @@ def test_zero_shot_asks_for_what_it_needs_and_cuts_sequences():
     short = spec(max_residues=10)
     KIND.run(short, data, encoder, "frozen", 0)
     assert dict(encoder.asked) == KIND.needs(short, data)
-    assert {len(s) for s in KIND.test_sequences(short, data)} == {10}
+    assert {len(s) for s in KIND.needs(short, data)["projected"]} == {10}
+    assert KIND.test_sequences(short, data) == data.split("test")["sequence"].to_pylist()
 
 
 def test_zero_shot_refuses_an_encoder_without_a_text_tower():

@@ -43,7 +43,7 @@ def run(spec: FewShotSpec, data: Prepared, encoder: Encoder, mode: Mode, seed: i
     """
     zero_shot_NC = encoder.embedder.scale * zero_shot.cosines(spec, data, encoder)
     sequences, class_S = _shots(spec, data, seed)
-    shot_SF, test_NF = (encoder.vectors("features", s) for s in (sequences, test_sequences(spec, data)))
+    shot_SF, test_NF = (encoder.vectors("features", s) for s in (sequences, cut(spec, data.split("test"))))
     logits_NC = _head(spec, shot_SF, class_S, test_NF, encoder.embedder.device, seed)
     predictions = {
         HEAD: logits_NC,
@@ -139,12 +139,12 @@ def _composition(spec: FewShotSpec, data: Prepared, seed: int) -> Outcome:
     sequences, class_S = _shots(spec, data, seed)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     classifier.fit(composition(sequences), class_S)
-    predicted_N = classifier.predict(composition(test_sequences(spec, data)))
+    predicted_N = classifier.predict(composition(cut(spec, data.split("test"))))
     return _outcome(spec, data, {HEAD: predicted_N})
 
 
 def _needs(spec: FewShotSpec, data: Prepared) -> Mapping[Wanted, Sequence[str]]:
-    return {"features": test_sequences(spec, data), **zero_shot.needs(spec, data)}
+    return {"features": cut(spec, data.split("test")), **zero_shot.needs(spec, data)}
 
 
 KIND = Kind(

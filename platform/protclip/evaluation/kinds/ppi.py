@@ -204,7 +204,7 @@ KIND = Kind(
     run=run,
     score=score,
     needs=lambda spec, data: {WANTED[spec.protocol.features]: _sequences(spec, data)},
-    test_sequences=_sequences,
+    test_sequences=lambda spec, data: data.tables["proteins"]["sequence"].to_pylist(),
     baselines={
         "composition": lambda spec, data, seed: run(
             spec, data, FixedEncoder("composition", composition), "frozen", seed

@@ -54,7 +54,7 @@ def cosines(spec: Prompted, data: Prepared, encoder: Encoder) -> np.ndarray:
     counts_C = [len(texts) for texts in spec.prompts.values()]
     starts_C = np.cumsum([0, *counts_C[:-1]])
     class_CD = _unit(np.add.reduceat(prompt_PD, starts_C))
-    return _unit(encoder.vectors("projected", test_sequences(spec, data))) @ class_CD.T
+    return _unit(encoder.vectors("projected", cut(spec, data.split("test")))) @ class_CD.T
 
 
 def class_numbers(spec: Prompted, data: Prepared, split: str) -> np.ndarray:
@@ -79,8 +79,8 @@ def cut(spec: Prompted, examples: pa.Table) -> list[str]:
 
 
 def test_sequences(spec: Prompted, data: Prepared) -> Sequence[str]:
-    """The proteins of the test split."""
-    return cut(spec, data.split("test"))
+    """The proteins of the test split, whole."""
+    return data.split("test")["sequence"].to_pylist()
 
 
 def majority(spec: Prompted, data: Prepared) -> np.ndarray:
@@ -123,7 +123,7 @@ def _texts(spec: Prompted) -> list[str]:
 
 def needs(spec: Prompted, data: Prepared) -> Mapping[Wanted, Sequence[str]]:
     """What `cosines` asks for."""
-    return {"projected": test_sequences(spec, data), "texts": _texts(spec)}
+    return {"projected": cut(spec, data.split("test")), "texts": _texts(spec)}
 
 
 def _unit(rows_ND: np.ndarray) -> np.ndarray:
