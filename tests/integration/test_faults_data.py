@@ -90,8 +90,10 @@ ADVICE = r"(again|check the path|is this the right data set)"
 def local_sets(made_sets: MadeSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for uri in (made_sets.strata, made_sets.pairs):
-        with storage.local_directory(uri) as path:
-            shutil.copytree(path, folder / storage.basename(uri))
+        for stored in storage.list_files(uri):
+            target = folder / storage.basename(uri) / stored.uri.removeprefix(f"{uri}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(storage.read_bytes(stored.uri))
     return folder
 
 

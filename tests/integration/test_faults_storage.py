@@ -55,11 +55,6 @@ def _parquet(folder: str) -> pa.Table:
         return file.read()
 
 
-def _copied(folder: str) -> dict[str, bytes]:
-    with storage.local_directory(folder) as path:
-        return {p.name: p.read_bytes() for p in path.iterdir()}
-
-
 LOOK_UPS: dict[str, Callable[[str], object]] = {
     "exists": lambda folder: storage.exists(storage.join(folder, "small")),
     "exists folder": storage.exists,
@@ -73,7 +68,6 @@ READS: dict[str, Callable[[str], object]] = {
     "open_input": _sequential,
     "open_input random": _here_and_there,
     "parquet_file": _parquet,
-    "local_directory": _copied,
     "run": lambda folder: read_range([storage.join(folder, "run")], EVERYTHING, "n", TABLE.schema),
 }
 
@@ -364,4 +358,4 @@ def test_full_disk_while_writing_is_one_message(tmp_path: Path, name: str) -> No
 @pytest.mark.usefixtures("_full_disk")
 def test_full_disk_is_not_blamed_on_the_object_that_is_copied_to_it(folder: str) -> None:
     with pytest.raises(DataError, match=r"^/.*: writing failed: the disk is full"):
-        _copied(folder)
+        storage.cached(storage.join(folder, "small"))

@@ -151,16 +151,6 @@ def test_read_json_names_a_damaged_file(tmp_path: Path) -> None:
         storage.read_json(str(tmp_path / "x.json"))
 
 
-def test_local_directory_gives_all_files(root: str) -> None:
-    for name in ("1", "d/2"):
-        storage.write_bytes(storage.join(root, "x", name), name.encode())
-    with storage.local_directory(storage.join(root, "x")) as path:
-        assert {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()} == {
-            "1": b"1",
-            "d/2": b"d/2",
-        }
-
-
 def test_large_object_is_uploaded_in_parts(bucket: str) -> None:
     uri = storage.join(bucket, "large")
     block = bytes(range(256)) * 2**12

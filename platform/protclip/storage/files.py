@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -326,27 +325,3 @@ def copy_to(local: Path, uri: str) -> StoredFile:
         shutil.copyfileobj(source, sink, COPY_BLOCK_BYTES)
     assert sink.stored is not None
     return sink.stored
-
-
-@contextmanager
-def local_directory(uri: str) -> Iterator[Path]:
-    """A directory's files as a local folder: itself when local, else a temporary copy.
-
-    Raises:
-        DataError: It is not there or cannot be read.
-    """
-    if is_local(uri):
-        path = Path(filesystem(uri)[1])
-        if not path.is_dir():
-            raise DataError(f"{uri}: no such directory; check the path and its spelling")
-        yield path
-        return
-    prefix = uri.rstrip("/") + "/"
-    with tempfile.TemporaryDirectory(prefix="protclip-") as name:
-        for stored in list_files(uri):
-            target = Path(name) / stored.uri.removeprefix(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with explained(str(target), "writing"), open_input(stored.uri) as source:
-                with target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, COPY_BLOCK_BYTES)
-        yield Path(name)
