@@ -53,6 +53,13 @@ def with_motif(sequence: str, motif: str, rng: np.random.Generator) -> str:
     return sequence[:start] + motif + sequence[start + len(motif) :]
 
 
+def motif_rows(targets: Mapping[str, Any], size: int, rng: np.random.Generator) -> list[Row]:
+    """Sequences of equal composition whose target only the order of the letters of a motif tells."""
+    drawn = rng.choice(list(targets), size)
+    sequences = random_sequences(size, 16, rng)
+    return [(with_motif(s, m, rng), targets[m]) for s, m in zip(sequences, drawn, strict=True)]
+
+
 class SecondLetterEncoder:
     """Sees the second residue, A, C or D, as a one-hot code times `signal`; the rest is noise."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from protclip.errors import BenchmarkError
+from protclip.evaluation.arrays import standardised
 from protclip.evaluation.embed import pad_tokens
 from protclip.evaluation.spec.sequences import HeadProtocol
 from protclip.model.protclip import ProtCLIP
@@ -38,9 +39,8 @@ class FeatureInputs:
     """Fixed vectors, standardised with the mean and deviation of `reference_NF`."""
 
     def __init__(self, features_NF: np.ndarray, reference_NF: np.ndarray, device: torch.device) -> None:
-        deviation_F = reference_NF.std(0)
-        standardised_NF = (features_NF - reference_NF.mean(0)) / np.where(deviation_F > 0, deviation_F, 1)
-        self._features_NF = torch.from_numpy(standardised_NF.astype(np.float32)).to(device)
+        ready_NF = standardised(features_NF, reference_NF).astype(np.float32)
+        self._features_NF = torch.from_numpy(ready_NF).to(device)
 
     def __len__(self) -> int:
         """Number of examples."""

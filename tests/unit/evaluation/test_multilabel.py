@@ -6,9 +6,9 @@ from labelled import (
     WholeEncoder,
     made_data,
     made_spec,
+    motif_rows,
     random_sequences,
     same,
-    with_motif,
 )
 from protclip.errors import BenchmarkError
 from protclip.evaluation.embed import Embedder
@@ -92,15 +92,8 @@ def test_identity_keeps_test_proteins_under_the_cut_off():
 def test_only_the_cnn_sees_labels_decided_by_motifs():
     rng = np.random.default_rng(0)
     motifs = {"WCWC": ["x", "y"], "WWCC": ["y", "z"], "CWWC": ["z"]}
-
-    def rows(size):
-        drawn = rng.choice(list(motifs), size)
-        return [
-            (with_motif(s, m, rng), motifs[m])
-            for s, m in zip(random_sequences(size, 16, rng), drawn, strict=True)
-        ]
-
-    prepared = data(train=rows(200), valid=rows(40), test=rows(100))
+    train, valid, test = (motif_rows(motifs, size, rng) for size in (200, 40, 100))
+    prepared = data(train=train, valid=valid, test=test)
     quick = spec(frozen={"epochs": 20})
     assert scores(KIND.baselines["cnn"](quick, prepared, 0))["fmax"] > 0.95
     assert scores(KIND.baselines["composition"](quick, prepared, 0))["aupr"] < 0.8

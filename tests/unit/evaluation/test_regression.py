@@ -6,9 +6,9 @@ from labelled import (
     WholeEncoder,
     made_data,
     made_spec,
+    motif_rows,
     random_sequences,
     same,
-    with_motif,
 )
 from protclip.evaluation.embed import Embedder
 from protclip.evaluation.kinds.regression import KIND
@@ -107,15 +107,8 @@ def test_composition_finds_what_composition_decides():
 def test_only_the_cnn_sees_values_decided_by_a_motif():
     rng = np.random.default_rng(0)
     motifs = {"WCWC": -1.0, "WWCC": 0.0, "CWWC": 1.0}
-
-    def rows(size):
-        drawn = rng.choice(list(motifs), size)
-        return [
-            (with_motif(s, m, rng), motifs[m])
-            for s, m in zip(random_sequences(size, 16, rng), drawn, strict=True)
-        ]
-
-    prepared = data(train=rows(200), valid=rows(40), test=rows(100))
+    train, valid, test = (motif_rows(motifs, size, rng) for size in (200, 40, 100))
+    prepared = data(train=train, valid=valid, test=test)
     quick = spec(frozen={"epochs": 20})
     assert scores(KIND.baselines["cnn"](quick, prepared, 0))["spearman"] > 0.85
     assert abs(scores(KIND.baselines["composition"](quick, prepared, 0))["spearman"]) < 0.3

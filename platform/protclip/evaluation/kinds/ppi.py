@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from protclip.evaluation.arrays import standardised
 from protclip.evaluation.composition import composition
 from protclip.evaluation.interaction_splits import PARTITIONS, draw_test, ends_seen
 from protclip.evaluation.kind import WANTED, Encoder, FixedEncoder, Kind, Mode, Outcome, Units
@@ -76,8 +77,7 @@ def run(spec: PpiSpec, data: Prepared, encoder: Encoder, mode: Mode, seed: int) 
         BenchmarkError: No test region can be grown from the graph.
     """
     features_VF = encoder.vectors(WANTED[spec.protocol.features], _sequences(spec, data))
-    deviation_F = features_VF.std(0)
-    features_VF = (features_VF - features_VF.mean(0)) / np.where(deviation_F > 0, deviation_F, 1)
+    features_VF = standardised(features_VF, features_VF)
 
     def predict(pairs_P2: np.ndarray, types_PC: np.ndarray, test_P: np.ndarray, partition: str) -> np.ndarray:
         return _fit_predict(spec.protocol, features_VF, pairs_P2, types_PC, test_P, seed, partition)

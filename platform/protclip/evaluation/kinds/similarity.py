@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from protclip.errors import BenchmarkError
+from protclip.evaluation.arrays import ratio
 from protclip.evaluation.composition import composition
 from protclip.evaluation.kind import WANTED, Encoder, FixedEncoder, Kind, Mode, Outcome, Units
 from protclip.evaluation.metrics.regression import resampled_spearman
@@ -74,7 +75,7 @@ def similarities(
         distance_N[rows] = np.abs(a_BD - b_BD).sum(1)
         product_N[rows] = np.einsum("bd,bd->b", a_BD, b_BD)
     sizes_N, lengths_N = size_V[first_N] + size_V[second_N], length_V[first_N] * length_V[second_N]
-    return 1 - _quotient(distance_N, sizes_N), _quotient(product_N, lengths_N)
+    return 1 - ratio(distance_N, sizes_N), ratio(product_N, lengths_N)
 
 
 def resample(units: Units, counts_RN: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,11 +108,6 @@ def score(units: Units) -> dict[str, float]:
 def _sequences(spec: SimilaritySpec, data: Prepared) -> list[str]:
     """Of all proteins."""
     return data.tables["proteins"]["sequence"].to_pylist()
-
-
-def _quotient(above_N: np.ndarray, below_N: np.ndarray) -> np.ndarray:
-    """0 where `below_N` is 0."""
-    return np.divide(above_N, below_N, out=np.zeros_like(above_N), where=below_N > 0)
 
 
 KIND = Kind(

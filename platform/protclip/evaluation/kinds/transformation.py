@@ -18,6 +18,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from protclip.errors import BenchmarkError
+from protclip.evaluation.arrays import standardised
 from protclip.evaluation.bridge import similarities, train_bridge
 from protclip.evaluation.composition import composition
 from protclip.evaluation.kind import Encoder, FixedEncoder, Kind, Mode, Outcome, Wanted
@@ -200,8 +201,7 @@ def _vectors(
         vectors_MW = sum_MW / np.maximum(count_M, 1)[:, None].astype(np.float32)
         if protocol.standardise and len(rows):
             seen_MW = vectors_MW[(count_M > 0) & ~plan.is_held_V[node_M]]
-            deviation_W = seen_MW.std(0)
-            vectors_MW = (vectors_MW - seen_MW.mean(0)) / np.where(deviation_W > 0, deviation_W, 1)
+            vectors_MW = standardised(vectors_MW, seen_MW)
         vectors.append(vectors_MW)
     return vectors
 
@@ -274,8 +274,7 @@ class _PlainEncoder(FixedEncoder):
         """(N, F) of sequences or texts."""
         if what in {"features", "projected"}:
             features_NF = super().vectors(what, items)
-            deviation_F = features_NF.std(0)
-            return (features_NF - features_NF.mean(0)) / np.where(deviation_F > 0, deviation_F, 1)
+            return standardised(features_NF, features_NF)
         tfidf_NV = TfidfVectorizer(sublinear_tf=True).fit_transform(items)
         components = min(TEXT_COMPONENTS, *(side - 1 for side in tfidf_NV.shape))
         return TruncatedSVD(components, random_state=self._seed).fit_transform(tfidf_NV).astype(np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from protclip.errors import BenchmarkError
+from protclip.evaluation.arrays import unit
 from protclip.evaluation.kind import Encoder, Kind, Mode, Outcome, Units, Wanted
 from protclip.evaluation.metrics.classification import CLASSIFICATION, resampled_classification
 from protclip.evaluation.metrics.resample import measure
@@ -53,8 +54,8 @@ def cosines(spec: Prompted, data: Prepared, encoder: Encoder) -> np.ndarray:
     prompt_PD = encoder.vectors("texts", _texts(spec))
     counts_C = [len(texts) for texts in spec.prompts.values()]
     starts_C = np.cumsum([0, *counts_C[:-1]])
-    class_CD = _unit(np.add.reduceat(prompt_PD, starts_C))
-    return _unit(encoder.vectors("projected", cut(spec, data.split("test")))) @ class_CD.T
+    class_CD = unit(np.add.reduceat(prompt_PD, starts_C))
+    return unit(encoder.vectors("projected", cut(spec, data.split("test")))) @ class_CD.T
 
 
 def class_numbers(spec: Prompted, data: Prepared, split: str) -> np.ndarray:
@@ -124,11 +125,6 @@ def _texts(spec: Prompted) -> list[str]:
 def needs(spec: Prompted, data: Prepared) -> Mapping[Wanted, Sequence[str]]:
     """What `cosines` asks for."""
     return {"projected": cut(spec, data.split("test")), "texts": _texts(spec)}
-
-
-def _unit(rows_ND: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
-    return rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
 
 
 KIND = Kind(

@@ -6,6 +6,8 @@ Shape suffixes: N examples, C classes, R resamplings.
 import numpy as np
 from scipy.sparse import csr_array
 
+from protclip.evaluation.arrays import ratio
+
 CLASSIFICATION = ("accuracy", "mcc", "macro_f1")
 """Names of the metrics."""
 
@@ -33,10 +35,10 @@ def resampled_classification(
     covariance_R = right_R * total_R - (true_RC * predicted_RC).sum(1)
     spread_R = np.sqrt((total_R**2 - (true_RC**2).sum(1)) * (total_R**2 - (predicted_RC**2).sum(1)))
     occurrences_RC = true_RC + predicted_RC
-    f1_RC = _ratio(2 * right_RC, occurrences_RC)
+    f1_RC = ratio(2 * right_RC, occurrences_RC)
     return {
         "accuracy": right_R / total_R,
-        "mcc": _ratio(covariance_R, spread_R),
+        "mcc": ratio(covariance_R, spread_R),
         "macro_f1": f1_RC.sum(1) / (occurrences_RC > 0).sum(1),
     }
 
@@ -45,8 +47,3 @@ def _one_hot(class_N: np.ndarray, classes: int) -> csr_array:
     """(N, C) float64 with a one per row."""
     size = len(class_N)
     return csr_array((np.ones(size), class_N, np.arange(size + 1)), shape=(size, classes))
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient, 0 where `below` is 0."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

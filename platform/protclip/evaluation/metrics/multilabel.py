@@ -18,6 +18,8 @@ from functools import reduce
 import numpy as np
 from scipy.sparse import csc_array, hstack
 
+from protclip.evaluation.arrays import ratio
+
 MULTILABEL = ("fmax", "aupr")
 """Names of the metrics."""
 
@@ -88,15 +90,10 @@ def _scores(
     share_NR = counts_NR / np.maximum(true_N, 1)[:, None] / counts_NR.sum(0)
     sums = (block.times(counts_NR, share_NR) for block in blocks)
     included_TR, found_TR, precision_TR, covered_TR, recall_TR = np.cumsum(reduce(np.add, sums), axis=1)
-    precision_TR = _ratio(precision_TR, covered_TR)
-    fmax_R = _ratio(2 * precision_TR * recall_TR, precision_TR + recall_TR).max(0)
+    precision_TR = ratio(precision_TR, covered_TR)
+    fmax_R = ratio(2 * precision_TR * recall_TR, precision_TR + recall_TR).max(0)
     new_TR = np.diff(found_TR, prepend=0, axis=0)
-    return fmax_R, _ratio((new_TR * _ratio(found_TR, included_TR)).sum(0), found_TR[-1])
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient, 0 where `below` is 0."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return fmax_R, ratio((new_TR * ratio(found_TR, included_TR)).sum(0), found_TR[-1])
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:

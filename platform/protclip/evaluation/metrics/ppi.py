@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from protclip.evaluation.arrays import ratio
+
 
 def resampled_micro_f1(
     truth_NC: np.ndarray, predicted_NC: np.ndarray, subsets: Mapping[str, np.ndarray], counts_RN: np.ndarray
@@ -26,5 +28,5 @@ def resampled_micro_f1(
     right_N, either_N = (truth_NC & predicted_NC).sum(1), truth_NC.sum(1) + predicted_NC.sum(1)
     inside_NS = np.column_stack(list(subsets.values())).astype(np.float64)
     right_RS, either_RS = (counts_RN @ (inside_NS * each_N[:, None]) for each_N in (right_N, either_N))
-    f1_RS = np.divide(2 * right_RS, either_RS, out=np.full_like(right_RS, np.nan), where=either_RS > 0)
+    f1_RS = ratio(2 * right_RS, either_RS, empty=np.nan)
     return dict(zip(subsets, f1_RS.T, strict=True))

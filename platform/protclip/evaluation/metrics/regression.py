@@ -5,6 +5,8 @@ Shape suffixes: N examples, G groups of equal values, R resamplings.
 
 import numpy as np
 
+from protclip.evaluation.arrays import ratio
+
 REGRESSION = ("spearman", "mae")
 """Names of the metrics."""
 
@@ -49,7 +51,7 @@ def _spearman(truth_N: np.ndarray, predicted_N: np.ndarray, counts_RN: np.ndarra
         np.einsum("rn,rn,rn->r", counts_RN, truth_RN, truth_RN)
         * np.einsum("rn,rn,rn->r", counts_RN, predicted_RN, predicted_RN)
     )
-    return np.divide(covariance_R, spread_R, out=np.zeros_like(covariance_R), where=spread_R > 0)
+    return ratio(covariance_R, spread_R)
 
 
 def _centred_ranks(value_N: np.ndarray, counts_RN: np.ndarray) -> np.ndarray:

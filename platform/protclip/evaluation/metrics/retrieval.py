@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from protclip.evaluation.arrays import ratio, unit
 from protclip.evaluation.metrics.resample import measure
 
 RECALLS = (1, 5, 10)
@@ -63,7 +64,7 @@ def measure_queries(
     """
     _, protein_first = np.unique(protein_ids_N, return_index=True)
     _, text_first = np.unique(text_ids_N, return_index=True)
-    protein_CD, text_CD = _unit(protein_ND[protein_first]), _unit(text_ND[text_first])
+    protein_CD, text_CD = unit(protein_ND[protein_first]), unit(text_ND[text_first])
     protein_E, text_E = _right_pairs(protein_ids_N, text_ids_N)
     ways = []
     for query_QD, candidate_CD, query_E, candidate_E in (
@@ -135,11 +136,13 @@ def resampled_retrieval(units: Mapping[str, np.ndarray], counts_RN: np.ndarray) 
         rows_N = units["way"] == number
         counts_RQ = counts_RN[:, rows_N]
         for k, hits_Q in zip(RECALLS, units["hits"][rows_N].T, strict=True):
-            metrics[f"{way}_r{k}"] = _ratio(counts_RQ @ hits_Q, counts_RQ.sum(1))
-        metrics[f"{way}_mrr"] = _ratio(counts_RQ @ units["reciprocal"][rows_N], counts_RQ.sum(1))
+            metrics[f"{way}_r{k}"] = ratio(counts_RQ @ hits_Q, counts_RQ.sum(1), empty=np.nan)
+        metrics[f"{way}_mrr"] = ratio(counts_RQ @ units["reciprocal"][rows_N], counts_RQ.sum(1), empty=np.nan)
         metrics[f"{way}_median_rank"] = _medians(units["rank"][rows_N], counts_RQ)
-    metrics["matched_cosine"] = _ratio(counts_RN @ units["matched"], counts_RN @ units["right"])
-    metrics["mismatched_cosine"] = _ratio(counts_RN @ units["mismatched"], counts_RN @ units["wrong"])
+    metrics["matched_cosine"] = ratio(counts_RN @ units["matched"], counts_RN @ units["right"], empty=np.nan)
+    metrics["mismatched_cosine"] = ratio(
+        counts_RN @ units["mismatched"], counts_RN @ units["wrong"], empty=np.nan
+    )
     return metrics
 
 
@@ -191,11 +194,6 @@ def _both_ways(ways: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     }
 
 
-def _ratio(above_R: np.ndarray, below_R: np.ndarray) -> np.ndarray:
-    """Quotients; NaN where there is nothing to divide by."""
-    return np.divide(above_R, below_R, out=np.full(len(below_R), np.nan), where=below_R > 0)
-
-
 def _medians(values_Q: np.ndarray, counts_RQ: np.ndarray) -> np.ndarray:
     """Median (R,) of values that count so many times; NaN where none does."""
     order_Q = np.argsort(values_Q)
@@ -218,9 +216,3 @@ def _right_pairs(protein_ids_N: np.ndarray, text_ids_N: np.ndarray) -> tuple[np.
     _, text_N = np.unique(text_ids_N, return_inverse=True)
     protein_E, text_E = np.unique(np.stack([protein_N, text_N]), axis=1)
     return protein_E, text_E
-
-
-def _unit(vectors_ND: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; zero rows stay zero."""
-    norm_N = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    return np.divide(vectors_ND, norm_N, out=np.zeros_like(vectors_ND), where=norm_N > 0)

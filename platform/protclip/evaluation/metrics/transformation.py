@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from protclip.evaluation.arrays import ratio
 from protclip.evaluation.metrics.resample import measure
 
 RECALL_AT = 20
@@ -141,7 +142,5 @@ def resample_transformation(units: Mapping[str, np.ndarray], counts_RN: np.ndarr
             total_R = counts_RN @ units[number + suffix]
             for name in names:
                 sum_R = counts_RN @ units[name + suffix]
-                metrics[name + suffix] = np.divide(
-                    sum_R, total_R, out=np.full(len(sum_R), np.nan), where=total_R > 0
-                )
+                metrics[name + suffix] = ratio(sum_R, total_R, empty=np.nan)
     return metrics
