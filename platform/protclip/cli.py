@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from protclip import __version__
 from protclip.cluster.errors import user_error
-from protclip.config import benchmarks, data, export, schema
+from protclip.config import benchmarks, data, export, report, schema, study
 from protclip.config.base import Config
 from protclip.config.help import help_text
 from protclip.config.keys import keys_of
@@ -104,6 +104,18 @@ def _compare(config: benchmarks.CompareConfig, _: Path | None) -> Result:
     return compare_reports(config)
 
 
+def _sweep(config: study.SweepConfig, file: Path | None) -> Result:
+    from protclip.cluster.sweep import sweep
+
+    return sweep(config, conf_dir=_conf_dir(file))
+
+
+def _ablate(config: study.AblationConfig, file: Path | None) -> Result:
+    from protclip.cluster.ablate import ablate
+
+    return ablate(config, conf_dir=_conf_dir(file))
+
+
 def _embed(config: schema.EmbedConfig, _: Path | None) -> Result:
     from protclip.cluster.embed import embed
 
@@ -136,10 +148,16 @@ def _download(config: data.DownloadConfig, _: Path | None) -> Result:
         return download(config)
 
 
-def _segments(config: schema.SegmentsConfig, _: Path | None) -> Result:
+def _segments(config: report.SegmentsConfig, _: Path | None) -> Result:
     from protclip.evaluation.segments_report import segments
 
     return segments(config)
+
+
+def _theta_report(config: report.ThetaReportConfig, _: Path | None) -> Result:
+    from protclip.evaluation.theta_report import theta_report
+
+    return theta_report(config)
 
 
 def _quickstart(config: schema.QuickstartConfig, _: Path | None) -> Result:
@@ -200,6 +218,16 @@ COMMANDS: dict[str, Command] = {
         _compare,
         positional="reports",
     ),
+    "sweep": Command(
+        study.SweepConfig,
+        "Search configuration keys for their best values by many trainings; submitted again, continues.",
+        _sweep,
+    ),
+    "ablate": Command(
+        study.AblationConfig,
+        "Train named variants with several seeds and hold each against a reference.",
+        _ablate,
+    ),
     "embed": Command(
         schema.EmbedConfig,
         "Embed proteins and texts, and score how well those of an entry agree.",
@@ -216,9 +244,14 @@ COMMANDS: dict[str, Command] = {
         _export,
     ),
     "segments": Command(
-        schema.SegmentsConfig,
+        report.SegmentsConfig,
         "Hold what each property's segment looks at against annotated sites.",
         _segments,
+    ),
+    "theta-report": Command(
+        report.ThetaReportConfig,
+        "Measure how alignment varies with PDA's threshold, by property and protein family.",
+        _theta_report,
     ),
 }
 

@@ -17,6 +17,7 @@ from protclip.config.data import DownloadConfig, PrepareConfig, SampleConfig
 from protclip.config.keys import keys_of
 from protclip.config.load import load_config
 from protclip.config.schema import EmbedConfig, PretrainConfig
+from protclip.config.study import AblationConfig, SweepConfig
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = sorted((REPO / "jobs").glob("*.py"))
@@ -27,6 +28,8 @@ CONFIGS: dict[str, tuple[type[Config], tuple[str, ...]]] = {
     "conf/data/sample*.yaml": (SampleConfig, ("source=s", "output=o")),
     "conf/embed/*.yaml": (EmbedConfig, ("source=s", "checkpoint=c", "output=o")),
     "conf/suites/*.yaml": (SuiteConfig, ("checkpoint=c", "output=o")),
+    "conf/sweeps/*.yaml": (SweepConfig, ("data=d",)),
+    "conf/ablations/*.yaml": (AblationConfig, ("data=d",)),
 }
 """Which schema the files of a folder have, and the keys only a user can give."""
 FILES = [

@@ -1,6 +1,8 @@
 """Tracking against a real SQLite store and a small HTTP server that comes and goes."""
 
 import json
+import multiprocessing
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from protclip.config.base import TrackingConfig
-from protclip.tracking.mlflow import attach, log_checkpoint_model, open_run
+from protclip.tracking.mlflow import attach, open_run
+from protclip.tracking.models import log_checkpoint_model, register
 
 
 @pytest.fixture
@@ -77,6 +80,75 @@ def test_run_in_sqlite_holds_everything(workplace: Path, monkeypatch: pytest.Mon
     other.close()
 
 
+def test_run_of_an_interrupted_job_is_found_below_its_parent(workplace: Path) -> None:
+    config = TrackingConfig(experiment="e")
+    parent, other = open_run(config, "parent"), open_run(config, "other")
+    name = "it's 100%_\\"
+    killed = open_run(config, name, parent_id=parent.run_id)
+    killed.flush()
+    for left_out in (
+        open_run(config, "it_s 100%_\\", parent_id=parent.run_id),
+        open_run(config, name, parent_id=other.run_id),
+        open_run(config, name),
+    ):
+        assert left_out.run_id != killed.run_id
+        left_out.close()
+
+    again = open_run(config, name, parent_id=parent.run_id)
+    assert again.run_id == killed.run_id
+    again.close("FAILED")
+    assert open_run(config, name, parent_id=parent.run_id).run_id == killed.run_id
+    by_id = open_run(config, name, parent_id=parent.run_id, run_id=other.run_id)
+    assert by_id.run_id == other.run_id
+    again = open_run(config, name, parent_id=parent.run_id)
+    again.close()
+    new = open_run(config, name, parent_id=parent.run_id)
+    assert new.run_id != killed.run_id
+    assert open_run(config, name, run_id="0" * 32, parent_id=parent.run_id).run_id == new.run_id
+    for tracker in (new, other, parent):
+        tracker.close()
+
+
+def write_run(place: Path, number: int) -> None:
+    """What a trial does, in a process of its own."""
+    os.chdir(place)
+    tracker = open_run(TrackingConfig(experiment="e"), f"trial-{number}")
+    tracker.log_params({f"p{i}": i for i in range(150)})
+    for step in range(200):
+        tracker.log_metrics({"m": step + number / 10}, step)
+        if step % 20 == 0:
+            tracker.log_text(str(number), f"files/{step}.txt")
+            tracker.set_tags({"at": str(step)})
+    tracker.close()
+
+
+@pytest.mark.slow
+def test_processes_share_one_new_sqlite_file(workplace: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["protclip.tracking.models", "pytest"])
+    processes = [context.Process(target=write_run, args=(workplace, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert list((workplace / "outputs" / "spool").iterdir()) == []
+    client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'e'")
+    runs = sorted(client.search_runs([experiment.experiment_id]), key=lambda run: str(run.info.run_name))
+    assert [run.info.run_name for run in runs] == ["trial-0", "trial-1", "trial-2"]
+    for number, run in enumerate(runs):
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {f"p{i}": str(i) for i in range(150)}
+        assert run.data.tags["at"] == "180"
+        points = client.get_metric_history(run.info.run_id, "m")
+        assert [(p.step, p.value) for p in points] == [(step, step + number / 10) for step in range(200)]
+        files = Path(urlparse(run.info.artifact_uri).path) / "files"
+        assert {file.name: file.read_text() for file in files.iterdir()} == {
+            f"{step}.txt": str(number) for step in range(0, 200, 20)
+        }
+
+
 class Recorder(ThreadingHTTPServer):
     """Accepts MLflow's REST requests and keeps their bodies."""
 
@@ -137,16 +209,36 @@ def test_run_outlives_an_absent_server(
     assert list((workplace / "outputs" / "spool").iterdir()) == []
 
 
-def test_checkpoint_model_embeds_as_the_checkpoint_does(workplace: Path, tiny_checkpoint: str) -> None:
+def test_checkpoint_model_embeds_as_the_checkpoint_does(
+    workplace: Path, tiny_checkpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
     from protclip.evaluation.embed import Embedder
 
     tracker = open_run(TrackingConfig(), "train")
     uri = log_checkpoint_model(tracker, str(tiny_checkpoint))
-    tracker.close()
     assert uri is not None
-    mlflow.set_tracking_uri(f"sqlite:///{workplace}/outputs/mlflow.db")
+    place = f"sqlite:///{workplace}/outputs/mlflow.db"
+    client = MlflowClient(place)
+    experiment_id = client.get_run(str(tracker.run_id)).info.experiment_id
+    other = client.create_logged_model(experiment_id, "other", tracker.run_id)
+    versions = [
+        register(tracker, model, "protclip", alias, {"score": score})
+        for model, alias, score in (
+            (uri, "best-a.b", "1"),
+            (f"models:/{other.model_id}", "best-c", "2"),
+            (uri, "best-c", "3"),
+        )
+    ]
+    assert versions == ["models:/protclip/1", "models:/protclip/2", "models:/protclip/1"]
+    assert register(tracker, "models:/m-" + "0" * 32, "protclip", "best-c") is None
+    assert "mlflow.register_model('models:/m-000" in caplog.text
+    tracker.close()
+    version = client.get_model_version("protclip", "1")
+    assert version.tags == {"score": "3"}
+    assert version.run_id == tracker.run_id
+    mlflow.set_tracking_uri(place)
     try:
-        model = mlflow.pyfunc.load_model(uri)
+        model = mlflow.pyfunc.load_model("models:/protclip@best-c")
         by_run = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/protclip")
         stored = Path(mlflow.artifacts.download_artifacts(uri))
     finally:

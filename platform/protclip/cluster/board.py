@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,22 +100,41 @@ class _Board:
         return news
 
 
+Heed = Callable[[Mapping[str, float], int], None]
+"""Takes the numbers of a step."""
+
+
 class Supervisor:
     """The driver's end: shows, tracks, passes wishes on, and ends workers that hang.
 
+    Args:
+        tracker: The training's run.
+        total: Its steps.
+        description: What its progress line says.
+        timeout_s: Seconds without a step after which a worker hangs.
+        stop: Set when the training shall stop.
+        heed: Is told what the tracker is told.
+
     Attributes:
         board: What workers write to.
-        stop: Set when the training shall stop.
         hung: What was said of the workers that were ended, until a group moves that has come after theirs.
     """
 
-    def __init__(self, tracker: Tracker, total: int, description: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        total: int,
+        description: str,
+        timeout_s: float,
+        *,
+        stop: threading.Event,
+        heed: Heed,
+    ) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board)
         self.board = board.options(scheduling_strategy=here).remote()
-        self.stop = threading.Event()
         self.hung = ""
-        self._tracker = tracker
+        self._tracker, self._stop, self._heed = tracker, stop, heed
         self._timeout_s = timeout_s
         self._bar = progress(description, "step", total)
         self._seen = time.monotonic()
@@ -123,11 +142,12 @@ class Supervisor:
 
     def look(self) -> None:
         """Takes what has come."""
-        news: _News = ray.get(self.board.read.remote(self.stop.is_set()))
+        news: _News = ray.get(self.board.read.remote(self._stop.is_set()))
         for name, level, message in news.records:
             logging.getLogger(name).log(level, "%s", message)
         for metrics, step in news.metrics:
             self._tracker.log_metrics(metrics, step)
+            self._heed(metrics, step)
         step, text = news.line
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(step - self._bar.n)

@@ -65,6 +65,10 @@ class Owner:
         return json.dumps(asdict(self)).encode()
 
 
+class ClaimedError(DataError):
+    """A place is another job's at the moment."""
+
+
 class Claim:
     """A place this process alone may write to, as long as `check` is silent."""
 
@@ -85,7 +89,8 @@ class Claim:
         """Lays the claim, over that of a job that is gone if need be.
 
         Raises:
-            DataError: Another job lives that holds it, or nothing can be written there.
+            ClaimedError: Another job lives that holds it.
+            DataError: Nothing can be written there.
         """
         while not storage.create(self._uri, self._owner.encoded()):
             other = Owner.read(self._uri)
@@ -94,7 +99,7 @@ class Claim:
             if other is None:
                 continue
             if _lives(other, self._uri):
-                raise DataError(
+                raise ClaimedError(
                     f"{self._place}: another job is writing here ({other}); wait until it ends, or use "
                     "another output"
                 )
@@ -160,7 +165,8 @@ def claimed(uri: str) -> Iterator[Claim]:
     """Holds the claim on a place while the block runs.
 
     Raises:
-        DataError: Another job holds it, or nothing can be written there.
+        ClaimedError: Another job holds it.
+        DataError: Nothing can be written there.
     """
     claim = Claim(uri)
     claim.acquire()

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from protclip import storage
 from protclip.cluster.publish import FOLDER, publish
 from protclip.config.benchmarks import CompareConfig
+from protclip.config.keys import flatten
 from protclip.data.picture import render
 from protclip.evaluation import compare_report
 from protclip.evaluation.compare import compare, fewest_resamples, read_reports
 from protclip.provenance import git_sha
 from protclip.tracking.base import Status
 from protclip.tracking.mlflow import DESCRIPTION_TAG, open_run
-from protclip.tracking.params import flatten
 
 log = logging.getLogger(__name__)
 

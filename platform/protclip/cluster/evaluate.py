@@ -13,6 +13,7 @@ from protclip.cluster.publish import FOLDER, publish
 from protclip.cluster.session import connect
 from protclip.cluster.trials import Place, run_trials
 from protclip.config.benchmarks import SuiteConfig
+from protclip.config.keys import flatten
 from protclip.data.picture import render
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import BenchmarkError
@@ -26,7 +27,6 @@ from protclip.evaluation.store import ResultStore
 from protclip.evaluation.trial import Result
 from protclip.tracking.base import Status, Tracker
 from protclip.tracking.mlflow import DESCRIPTION_TAG, join, open_run
-from protclip.tracking.params import flatten
 
 log = logging.getLogger(__name__)
 

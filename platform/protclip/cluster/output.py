@@ -120,8 +120,8 @@ def tracked(
         TrackingError: The server does not answer.
     """
     # Workers import this module, but have no use for MLflow and torch.
+    from protclip.config.keys import flatten
     from protclip.tracking.mlflow import open_run
-    from protclip.tracking.params import flatten
 
     earlier = journal.noted("run")
     name = f"{job}-{storage.basename(config.output)}"

@@ -5,7 +5,10 @@ What happens when a worker, the driver or a node goes away is told in `docs/resu
 
 import logging
 import tempfile
+import threading
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
@@ -13,20 +16,22 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from protclip import checkpoint, storage
-from protclip.cluster.board import Supervisor, supervising
+from protclip.cluster.board import Heed, Supervisor, supervising
 from protclip.cluster.claim import claimed
 from protclip.cluster.group import GroupConfig, NoRetry, died, in_thread, signals_to
 from protclip.cluster.session import connect, has_gpu
 from protclip.cluster.worker import run_rank
+from protclip.config.keys import flatten
 from protclip.config.load import dump_yaml
 from protclip.config.schema import PretrainConfig
 from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError, StoppedError, TrainingError
 from protclip.model.text import PRESETS as TEXT_PRESETS
-from protclip.tracking.base import Status, Tracker
-from protclip.tracking.mlflow import log_checkpoint_model, open_run
-from protclip.tracking.params import flatten, masked
+from protclip.tracking.base import Param, Status, Tracker
+from protclip.tracking.mlflow import open_run
+from protclip.tracking.models import log_checkpoint_model
+from protclip.tracking.params import masked
 from protclip.training.optim import lr_factor
 
 log = logging.getLogger(__name__)
@@ -55,10 +60,31 @@ RESUMABLE_KEYS = (
 """
 
 
-def pretrain(config: PretrainConfig) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a training has to do with whoever runs several of them.
+
+    Attributes:
+        parent_id: MLflow run to nest a new run under.
+        varied: What it differs by from the others, logged as parameters `varied/KEY`.
+        heed: Is told the metrics that the run's tracker is told.
+        stop: Set from outside when the training shall stop.
+    """
+
+    parent_id: str | None = None
+    varied: Mapping[str, Param] = field(default_factory=dict)
+    heed: Heed = lambda metrics, step: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def pretrain(config: PretrainConfig, part: Part | None = None) -> dict[str, object]:
     """Trains ProtCLIP and remembers the run.
 
     Submitting the same `run.name` and `run.storage` again continues from the newest checkpoint.
+
+    Args:
+        config: The run.
+        part: For one of several trainings.
 
     Returns:
         URIs of run, checkpoint and MLflow model, steps, final metrics and the MLflow run id.
@@ -70,6 +96,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
         TrainingError: The training cannot go on.
         StoppedError: It was asked to stop (SIGTERM, Ctrl-C), and has written a checkpoint.
     """
+    part = part or Part()
     manifest = check_data(config)
     run_uri = storage.join(config.run.storage, config.run.name)
     with claimed(run_uri) as claim:
@@ -81,14 +108,15 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
             config.tracking,
             config.run.name,
             run_id=previous[0].run_id if previous else None,
+            parent_id=part.parent_id,
             tags={"job": "pretrain", "data_manifest": PairsManifest.digest(config.data), "data": config.data},
         )
         status: Status = "FAILED"
         try:
-            tracker.log_params(flatten(config))
+            tracker.log_params(flatten(config) | {f"varied/{key}": v for key, v in part.varied.items()})
             tracker.log_text(masked(dump_yaml(config)), "config.yaml")
             _log_data(tracker, config.data, manifest)
-            steps = _fit(config, tracker, claim.job)
+            steps = _fit(config, tracker, claim.job, part)
             uri, meta = checkpoint.complete(run_uri)[0]
             tracker.set_tags({"checkpoint": uri})
             if steps < config.train.max_steps:
@@ -97,7 +125,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
                     f"stopped at step {meta.step} of {config.train.max_steps}, checkpoint {uri}; submit the "
                     "same command again to continue"
                 )
-            model = log_checkpoint_model(tracker, uri)
+            model = log_checkpoint_model(tracker, uri, wait_s=config.tracking.wait_s)
             status = "FINISHED"
         finally:
             tracker.close(status)
@@ -206,7 +234,7 @@ def _log_data(tracker: Tracker, data: str, manifest: PairsManifest) -> None:
                 tracker.log_file(copy, "data")
 
 
-def _fit(config: PretrainConfig, tracker: Tracker, job: str) -> int:
+def _fit(config: PretrainConfig, tracker: Tracker, job: str, part: Part) -> int:
     """Runs the workers to the end, or until they are asked to stop; returns the steps done.
 
     Raises:
@@ -214,7 +242,9 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str) -> int:
     """
     scaling, run = config.scaling, config.run
     use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
-    supervisor = Supervisor(tracker, config.train.max_steps, run.name, scaling.timeout_s)
+    supervisor = Supervisor(
+        tracker, config.train.max_steps, run.name, scaling.timeout_s, stop=part.stop, heed=part.heed
+    )
     # Ray Train keeps nothing that matters, and what it keeps must not decide about the next attempt.
     with tempfile.TemporaryDirectory(prefix="protclip-") as place, supervising(supervisor):
         trainer = TorchTrainer(
@@ -248,7 +278,7 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str) -> int:
             ),
         )
         try:
-            with signals_to(supervisor.stop):
+            with signals_to(part.stop):
                 return int(in_thread(trainer.fit).return_value)  # pyright: ignore[reportArgumentType]
         except ray.train.WorkerGroupError as error:
             if not supervisor.hung and not died(error):

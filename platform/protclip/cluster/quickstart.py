@@ -18,7 +18,7 @@ from protclip.config.data import PrepareConfig, SampleConfig
 from protclip.config.load import load_config
 from protclip.config.schema import PretrainConfig, QuickstartConfig
 from protclip.data.synthetic import write_sample
-from protclip.tracking.mlflow import tracking_uri
+from protclip.tracking.server import tracking_uri
 
 log = logging.getLogger(__name__)
 

@@ -28,3 +28,8 @@ class TrackingConfig(Config):
         description="MLflow tracking URI; default MLFLOW_TRACKING_URI, else a SQLite file in outputs/",
     )
     experiment: str = Field(default="protclip", description="MLflow experiment")
+    wait_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds to wait for a server that is away when a run begins or its model is logged",
+    )

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 Spec = dict[str, Any]
 """A piece of JSON Schema, as pydantic writes it."""
 
+Plain = str | int | float | bool | None
+
 _TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
@@ -137,3 +139,16 @@ def show(value: object) -> str:
     if isinstance(value, list):
         return ",".join(show(v) for v in cast("list[object]", value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def flatten(config: BaseModel) -> dict[str, Plain]:
+    """A configuration as dotted keys and plain values, lists joined by commas."""
+
+    def walk(value: object, name: str) -> dict[str, Plain]:
+        if isinstance(value, dict):
+            parts = cast("dict[str, object]", value).items()
+            inner = (walk(v, f"{name}.{k}" if name else str(k)) for k, v in parts)
+            return {k: v for flat in inner for k, v in flat.items()}
+        return {name: value if isinstance(value, Plain) else show(value)}
+
+    return walk(config.model_dump(mode="json"), "")

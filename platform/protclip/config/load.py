@@ -230,6 +230,9 @@ def _explain(detail: ErrorDetails, tree: _Node, keys: Keys) -> Iterator[str]:
         yield f"{_find(tree, location).where}: unknown key {dotted[-1]!r}{_suggestion(dotted[-1], keys)}"
         return
     depth = max(i for i, name in enumerate(dotted) if name in keys.by_name or name in keys.sections)
+    # What a mapping holds is no key of the schema, but it was given.
+    while depth < len(location) and _find(tree, location[: depth + 1]) is not _find(tree, location[:depth]):
+        depth += 1
     name, node = dotted[depth], _find(tree, location[:depth])
     if kind == "missing" and depth == len(location):
         for key in keys.by_name.values():
@@ -242,7 +245,12 @@ def _explain(detail: ErrorDetails, tree: _Node, keys: Keys) -> Iterator[str]:
         prefix = f"{name}: " if name else ""
         yield f"{node.where}: {prefix}{detail['msg'].removeprefix('Value error, ')}"
     else:
-        expects = keys.by_name[name].expects if name in keys.by_name else "a section with keys of its own"
+        if name in keys.by_name:
+            expects = keys.by_name[name].expects
+        elif name in keys.sections:
+            expects = "a section with keys of its own"
+        else:
+            expects = detail["msg"].removeprefix("Input should be ")
         value = _plain(node, keys, name)
         given = repr(value) if isinstance(value, str) else show(value)
         given = given if len(given) <= 80 else given[:79] + "…"
@@ -274,4 +282,7 @@ def _suggestion(name: str, keys: Keys) -> str:
     ]
     if guesses:
         return f"; did you mean {guesses[0]!r}?"
+    if not siblings:
+        outer = next((k for k in keys.by_name if name.startswith(f"{k}.")), "")
+        return f"; {outer} expects {keys.by_name[outer].expects}" if outer else ""
     return f"; known keys here: {', '.join(siblings)}"

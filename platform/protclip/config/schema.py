@@ -352,21 +352,6 @@ class EmbedConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
-class SegmentsConfig(Config):
-    """What a checkpoint's segments look at, held against annotated sites (`protclip segments`)."""
-
-    checkpoint: Uri = Field(description="URI of a checkpoint or of a run, whose newest one is used")
-    entries: Uri = Field(description="UniProtKB flat file with FT lines, plain or gzip")
-    output: Uri = Field(description="directory for table and picture")
-    limit: Count = Field(default=2000, description="most proteins measured, the first with annotated sites")
-    accessions: tuple[str, ...] = Field(
-        default=(), description="proteins to draw, comma-separated; default three with many kinds of sites"
-    )
-    evidence: Literal["strip", "keep"] | None = Field(
-        default=None, description="evidence tags in the texts; null: as in the checkpoint's training pairs"
-    )
-
-
 class QuickstartConfig(Config):
     """The whole path on a made sample (`protclip quickstart`)."""
 

@@ -200,8 +200,8 @@ def _compare_row(
         raise BenchmarkError(f"{task.name}: unknown kind {task.kind!r}; known: {', '.join(KINDS)}")
     reference, *candidates = reports
     key = task.name, protocol
-    kept = {report.name: _kept(report, key) for report in reports}
-    reasons = {c.name: _why_not(reference, c, key, kept[reference.name], kept[c.name]) for c in candidates}
+    kept = {report.name: kept_results(report, key) for report in reports}
+    reasons = {c.name: why_not(reference, c, key, kept[reference.name], kept[c.name]) for c in candidates}
     seeds = {
         name: sorted(kept[reference.name].keys() & kept[name].keys())
         for name, why in reasons.items()
@@ -244,13 +244,13 @@ def _compare_row(
     return found
 
 
-def _kept(report: Report, key: tuple[str, str]) -> dict[int, Result]:
+def kept_results(report: Report, key: tuple[str, str]) -> dict[int, Result]:
     """A report's results of a benchmark by seed, as far as its runs succeeded and are kept."""
     found = {seed: report.store.find(trial) for seed, trial in report.rows.get(key, {}).items()}
     return {seed: result for seed, result in found.items() if result is not None}
 
 
-def _why_not(
+def why_not(
     reference: Report,
     candidate: Report,
     key: tuple[str, str],

@@ -109,6 +109,11 @@ class Embedder:
         width = self.model.architecture.text.width
         return self._embed(rows, self.tokenizer.pad_id, self._mean_token_states, width)
 
+    def mix_prototypes(self, texts: Sequence[str]) -> np.ndarray:
+        """PDA's mixtures of prototypes (N, D) that stand for property texts, without noise, float32."""
+        rows = self._with_specials(self.tokenizer.encode(list(texts)))
+        return self._embed(rows, self.tokenizer.pad_id, self.model.mix_prototypes, self.dim)
+
     def padded_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens (N, T) of texts with special ones, and bool (N, T), True on real tokens; on the CPU."""
         return pad_tokens(self._with_specials(self.tokenizer.encode(list(texts))), self.tokenizer.pad_id)

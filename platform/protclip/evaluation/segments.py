@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
+from protclip.checkpoint import LoadedCheckpoint
 from protclip.data.biotext import Evidence, property_text
+from protclip.data.manifest import PairsManifest
 from protclip.data.sites import Site
+from protclip.errors import DataError
 from protclip.evaluation.embed import Embedder, pad_tokens
 from protclip.losses.pda import normalised_similarity
-from protclip.model.heads import masked_mean
 from protclip.records import PROPERTIES, ProteinRecord
 from protclip.tensors import PAD, residue_mask
 
@@ -96,6 +98,23 @@ def site_masks(sites: Iterable[Site], length: int) -> np.ndarray:
     return masks_SL
 
 
+def evidence_of(loaded: LoadedCheckpoint, wanted: Evidence | None) -> Evidence:
+    """What texts are made with: as asked for, else as in the checkpoint's training pairs.
+
+    Raises:
+        DataError: Nothing was asked for, and the pairs are not there.
+    """
+    if wanted:
+        return wanted
+    try:
+        return PairsManifest.load(loaded.config.data).evidence
+    except DataError as error:
+        raise DataError(
+            f"{error}; those are the pairs of {loaded.uri}, which tell how evidence tags are treated: give "
+            "evidence=strip or evidence=keep"
+        ) from error
+
+
 @torch.inference_mode()
 def align(
     embedder: Embedder, entries: Iterable[tuple[ProteinRecord, Sequence[Site]]], evidence: Evidence
@@ -114,8 +133,7 @@ def align(
         residues_BLD = model.protein_projection(model.protein_encoder(tokens_BL.to(device))).float()
         texts = [property_text(p, getattr(r, p) or "", evidence) for r, _ in batch for p in PROPERTIES]
         text_NT, mask_NT = (t.to(device) for t in embedder.padded_texts(texts))
-        pooled_ND = model.text_projection(masked_mean(model.text_encoder(text_NT, mask_NT), mask_NT)).float()
-        mixtures_BKD = model.prototypes(pooled_ND.unflatten(0, (-1, len(PROPERTIES))), None).float()
+        mixtures_BKD = model.mix_prototypes(text_NT, mask_NT).unflatten(0, (-1, len(PROPERTIES)))
         mask_BL = residue_mask(tokens_BL)
         similarity_BKL = normalised_similarity(mixtures_BKD, residues_BLD, mask_BL.to(device)).cpu().numpy()
         present_BK = np.array([bool(text) for text in texts]).reshape(len(batch), -1)

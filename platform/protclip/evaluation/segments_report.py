@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from protclip import checkpoint, storage
-from protclip.config.schema import SegmentsConfig
-from protclip.data.manifest import PairsManifest
+from protclip.config.report import SegmentsConfig
 from protclip.data.sites import Site, read_annotated
 from protclip.errors import DataError
 from protclip.evaluation.embed import Embedder
-from protclip.evaluation.segments import SITE_KINDS, Aligned, Cell, align, table
+from protclip.evaluation.segments import SITE_KINDS, Aligned, Cell, align, evidence_of, table
 from protclip.page import markdown_table
 from protclip.progress import progress
 from protclip.records import PROPERTIES, ProteinRecord
@@ -43,7 +42,7 @@ def segments(config: SegmentsConfig) -> dict[str, object]:
     """
     loaded = checkpoint.load(config.checkpoint)
     embedder = Embedder(loaded)
-    evidence = config.evidence or PairsManifest.load(loaded.config.data).evidence
+    evidence = evidence_of(loaded, config.evidence)
     thetas = loaded.config.loss.pda.thetas
     entries = (entry for entry in read_annotated(config.entries) if _useful(*entry))
     bar = progress("segments", " proteins", config.limit)

@@ -178,6 +178,11 @@ class ProtCLIP(nn.Module):
         text_BH = masked_mean(self.text_encoder(text_BT, mask_BT, lengths), mask_BT)
         return _unit(self.text_projection(text_BH))
 
+    def mix_prototypes(self, text_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """PDA's mixtures of prototypes (B, D) that stand for property texts, without noise, float32."""
+        text_BH = masked_mean(self.text_encoder(text_BT, mask_BT), mask_BT)
+        return precise(self.prototypes(precise(self.text_projection(text_BH)), None))
+
     def forward(self, batch: Batch, noise_BKP: Tensor | None) -> ModelOutput:
         """Every pass of the active objectives, one call of each tower.
 

@@ -3,54 +3,46 @@
 import base64
 import json
 import logging
-import os
-import sqlite3
+import re
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
-import mlflow.pyfunc
-import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, RunTag
+from mlflow.entities import Metric, RunTag
 from mlflow.entities import Param as MlflowParam
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
-from sqlalchemy.exc import SQLAlchemyError
 
-from protclip import __version__, checkpoint
+from protclip import __version__
 from protclip.config.base import TrackingConfig
 from protclip.config.keys import show
-from protclip.errors import DataError, TrackingError
+from protclip.errors import TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Row, Status, Tracker
 from protclip.tracking.params import masked
-from protclip.tracking.spool import Record, Spool
+from protclip.tracking.server import (
+    FAILURES,
+    OUTPUTS,
+    RETRY_FIRST_S,
+    RETRY_MOST_S,
+    SQLITE,
+    connect,
+    patiently,
+    quiet,
+    reason,
+    remedy,
+    tracking_uri,
+)
+from protclip.tracking.spool import Record, Spool, left_behind
 
 log = logging.getLogger(__name__)
 
-OUTPUTS = Path("outputs")
 MAX_VALUE_CHARS = 500
 BATCH_LIMITS = {"metric": 1000, "param": 100, "tag": 100, "file": 1, "status": 1}
 """Most records of one kind that MLflow takes in one request."""
-RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 FLUSH_LIMIT_S = 30.0
-
-MODEL_SIGNATURE = ModelSignature(
-    Schema([ColSpec(DataType.string, column, required=False) for column in ("sequence", "text")]),
-    Schema(
-        [
-            ColSpec(Array(DataType.float), column, required=False)
-            for column in ("protein_embedding", "text_embedding")
-        ]
-    ),
-)
-MODEL_EXAMPLE = {"sequence": ["MKWVTFISLLFLFSSAYS"], "text": ["SUBCELLULAR LOCATION: Secreted."]}
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Has the UI open on training runs and charts; without it MLflow 3 guesses, often wrongly."""
@@ -58,8 +50,10 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 DESCRIPTION_TAG = "mlflow.note.content"
 """What the UI shows as a run's description, Markdown."""
 
+PARENT_TAG = "mlflow.parentRunId"
+"""Names the run that a run is nested under."""
+
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
-_SQLITE = "sqlite:///"
 
 
 def open_run(
@@ -73,10 +67,12 @@ def open_run(
     """Begins a run, or continues one; call it on the driver, before the work.
 
     Args:
-        config: Where to; a tracker that remembers nothing when disabled.
+        config: Where to, and how long a server that is away is waited for; a tracker that remembers nothing
+            when disabled.
         run_name: Shown in MLflow.
-        run_id: Run to continue; a new one is begun when the server does not have it.
-        parent_id: Run to nest a new one under.
+        run_id: Run to continue; another is taken when the server does not have it.
+        parent_id: Run to nest under; one of the same name that is nested there and not FINISHED is
+            continued, because its job was killed before it could keep the run's identifier.
         tags: Added to the tags that name the code.
 
     Raises:
@@ -85,24 +81,14 @@ def open_run(
     if not config.enabled:
         return NullTracker()
     uri = tracking_uri(config.uri)
-    _quiet()
+    quiet()
     try:
-        _check_sqlite(uri)
-        client = MlflowClient(uri)
-        if run_id is not None and not _is_there(client, run_id):
-            log.warning("%s has no run %s; a new run is begun", masked(uri), run_id)
-            run_id = None
-        if run_id is None:
-            parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
-            experiment_id = _experiment(client, uri, config.experiment)
-            run_id = client.create_run(experiment_id, run_name=run_name, tags=parent).info.run_id
-        else:
-            client.update_run(run_id, status="RUNNING")
-        tracker = attach(config, run_id)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        found = patiently(lambda: _begin(config, uri, run_name, run_id, parent_id), uri, config.wait_s)
+        tracker = attach(config, found)
+    except FAILURES as error:
         raise TrackingError(
-            f"{masked(uri)}: tracking cannot begin: {_reason(error)}; start the server, "
-            "give another tracking.uri, or go without by tracking.enabled=false"
+            f"{masked(uri)}: tracking cannot begin: {reason(error)}; {remedy(error)}, or go without by "
+            "tracking.enabled=false"
         ) from error
     code = {"protclip_version": __version__, "git_sha": git_sha() or "unknown"}
     tracker.set_tags({**code, **(tags or {})})
@@ -118,7 +104,7 @@ def attach(config: TrackingConfig, run_id: str | None) -> Tracker:
     """
     if not config.enabled or run_id is None:
         return NullTracker()
-    _quiet()
+    quiet()
     return MlflowTracker(tracking_uri(config.uri), run_id, OUTPUTS.absolute() / "spool")
 
 
@@ -131,27 +117,44 @@ def join(config: TrackingConfig, run_id: str | None) -> Tracker:
     """
     if not config.enabled or run_id is None:
         return NullTracker()
-    _quiet()
+    quiet()
     uri = tracking_uri(config.uri)
-    if not _is_there(MlflowClient(uri), run_id):
-        log.warning("%s has no run %s; nothing is added to it", masked(uri), run_id)
-        return NullTracker()
+    try:
+        if not _is_there(connect(uri), run_id):
+            log.warning("%s has no run %s; nothing is added to it", masked(uri), run_id)
+            return NullTracker()
+    except FAILURES as error:
+        log.warning("%s: whether run %s is there is not known (%s)", masked(uri), run_id, reason(error))
     return attach(config, run_id)
 
 
-def tracking_uri(given: str | None) -> str:
-    """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`."""
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{OUTPUTS / 'mlflow.db'}"
-    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}" if uri.startswith(_SQLITE) else uri
+def _begin(config: TrackingConfig, uri: str, run_name: str, run_id: str | None, parent_id: str | None) -> str:
+    """The identifier of a run that is begun or continued."""
+    client = connect(uri)
+    if run_id is not None and not _is_there(client, run_id):
+        log.warning("%s has no run %s; a new run is begun", masked(uri), run_id)
+        run_id = None
+    if run_id is None:
+        experiment_id = _experiment(client, uri, config.experiment)
+        run_id = parent_id and _unfinished_child(client, experiment_id, run_name, parent_id)
+        if run_id is None:
+            parent = {} if parent_id is None else {PARENT_TAG: parent_id}
+            return client.create_run(experiment_id, run_name=run_name, tags=parent).info.run_id
+    client.update_run(run_id, status="RUNNING")
+    return run_id
 
 
-def _check_sqlite(uri: str) -> None:
-    """Makes the folder of a SQLite file and opens the file, on which MLflow itself tries for minutes."""
-    if uri.startswith(_SQLITE):
-        path = Path(uri.removeprefix(_SQLITE))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
+def _unfinished_child(client: MlflowClient, experiment_id: str, run_name: str, parent_id: str) -> str | None:
+    """The newest run of that name nested under the parent that is not FINISHED."""
+    # MLflow's filters know no escapes: a pattern that may find too much, then the name itself.
+    pattern = re.sub(r"['\\]", "_", run_name)
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{PARENT_TAG}` = '{parent_id}' AND attributes.run_name LIKE '{pattern}' "
+        "AND attributes.status != 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    return next((run.info.run_id for run in found if run.info.run_name == run_name), None)
 
 
 def _is_there(client: MlflowClient, run_id: str) -> bool:
@@ -168,9 +171,9 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     """The experiment's identifier; a SQLite file keeps its artifacts in `mlartifacts` beside it."""
     if (found := client.get_experiment_by_name(name)) is not None:
         return found.experiment_id
-    beside = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts"
+    beside = Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
     try:
-        place = beside.as_uri() if uri.startswith(_SQLITE) else None
+        place = beside.as_uri() if uri.startswith(SQLITE) else None
         return client.create_experiment(name, place, tags=EXPERIMENT_TAGS)
     except MlflowException:
         # Another job may have made it since.
@@ -238,23 +241,43 @@ class MlflowTracker:
 
     def flush(self) -> None:
         """Waits up to `FLUSH_LIMIT_S` for the server, less when it is known to be away."""
-        if left := self._spool.drain(FLUSH_LIMIT_S):
-            log.warning(
-                "%d records of run %s did not reach %s and stay in %s; continuing the run delivers them",
-                left,
-                self.run_id,
-                masked(self.uri),
-                self._spool.path,
-            )
+        self._flush()
 
     def close(self, status: Status = "FINISHED") -> None:
-        """Ends the run; a second call does nothing."""
+        """Ends the run; a second call does nothing.
+
+        What other runs of this directory could not deliver at their own end is delivered now.
+        """
         if self._closed:
             return
         self._closed = True
         self._put([{"kind": "status", "status": status}])
-        self.flush()
+        if self._flush():
+            self._deliver_left()
         self._spool.close()
+
+    def _flush(self) -> bool:
+        """True when everything is delivered."""
+        left = self._spool.drain(FLUSH_LIMIT_S)
+        if left:
+            log.warning(
+                "%d records of run %s did not reach %s and stay in %s; continuing the run, or the end of "
+                "another one in the same directory, delivers them",
+                *(left, self.run_id, masked(self.uri), self._spool.path),
+            )
+        return not left
+
+    def _deliver_left(self) -> None:
+        """Delivers what no process is about to, as far as it belongs to this server's runs."""
+        client, directory = MlflowClient(self.uri), self._spool.directory
+        try:
+            for run_id in left_behind(directory):
+                if _is_there(client, run_id):
+                    late = MlflowTracker(self.uri, run_id, directory)
+                    late._flush()
+                    late._spool.close()
+        except FAILURES as error:
+            log.warning("records of other runs stay in %s: %s", directory, reason(error))
 
     def _put_file(self, data: bytes, folder: str, name: str) -> None:
         encoded = base64.b64encode(data).decode()
@@ -278,7 +301,7 @@ class MlflowTracker:
                 self._deliver(batch)
             except Exception as error:  # noqa: BLE001  whatever it is, the records stay for the next try
                 if not away:
-                    where = (masked(self.uri), _reason(error), self._spool.path)
+                    where = (masked(self.uri), reason(error), self._spool.path)
                     log.warning("tracking server %s is away (%s); spooling to %s", *where)
                 away = True
                 self._spool.failed(pause_s)
@@ -298,7 +321,7 @@ class MlflowTracker:
                 raise
             if len(batch) == 1:
                 name = batch[0].get("key") or batch[0].get("name") or batch[0]["kind"]
-                log.warning("tracking refuses %s %s: %s", batch[0]["kind"], name, _reason(error))
+                log.warning("tracking refuses %s %s: %s", batch[0]["kind"], name, reason(error))
                 return
             for record in batch:
                 self._deliver([record])
@@ -331,69 +354,3 @@ def _batch(records: list[Record]) -> list[Record]:
     kind = records[0]["kind"]
     count = next((i for i, r in enumerate(records) if r["kind"] != kind), len(records))
     return records[: min(count, BATCH_LIMITS[str(kind)])]
-
-
-def log_checkpoint_model(tracker: Tracker, checkpoint_uri: str, name: str = "protclip") -> str | None:
-    """Logs a checkpoint as a model of the run that `mlflow.pyfunc.load_model` can load.
-
-    Its `predict` takes a table with a column `sequence`, `text` or both (see `pyfunc.py`). Unlike a
-    tracker's methods this one waits for the server, for seconds when it is away.
-
-    Args:
-        tracker: The run; nothing happens with one that remembers nothing.
-        checkpoint_uri: A checkpoint or a run, whose newest one is taken.
-        name: The model's name within the run.
-
-    Returns:
-        The model's URI, or None when it was not logged; a warning then says why.
-
-    Raises:
-        CheckpointError: There is no checkpoint.
-    """
-    if not isinstance(tracker, MlflowTracker):
-        return None
-    client, run_id = MlflowClient(tracker.uri), tracker.run_id
-    try:
-        with tempfile.TemporaryDirectory(prefix="protclip-") as directory:
-            source = Path(directory) / "checkpoint"
-            checkpoint.copy_for_inference(checkpoint_uri, source)
-            logged = client.create_logged_model(client.get_run(run_id).info.experiment_id, name, run_id)
-            path = str(Path(directory) / "model")
-            mlflow.pyfunc.save_model(
-                path,
-                python_model=str(Path(__file__).with_name("pyfunc.py")),
-                artifacts={"checkpoint": str(source)},
-                signature=MODEL_SIGNATURE,
-                input_example=pd.DataFrame(MODEL_EXAMPLE),
-                pip_requirements=[f"protclip=={__version__}"],
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=run_id,
-                    model_uuid=logged.model_id,
-                    model_id=logged.model_id,
-                ),
-            )
-            client.log_model_artifacts(logged.model_id, path)
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    except (MlflowException, DataError, OSError) as error:
-        log.warning("%s is not logged as a model: %s", checkpoint_uri, _reason(error))
-        return None
-    return f"models:/{logged.model_id}"
-
-
-def _reason(error: BaseException) -> str:
-    """Why, on one line without secrets: the system's own words when it was the network or the disk."""
-    root: BaseException = error
-    while (inner := root.__cause__ or root.__context__) is not None:
-        root = inner
-    error = root if isinstance(root, OSError) else error
-    line = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
-    return line if len(line) <= 200 else line[:199] + "…"
-
-
-def _quiet() -> None:
-    """Keeps migrations, progress and retries out of the log; what matters of them is said here."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import IO, cast
@@ -23,7 +24,11 @@ Record = dict[str, str | int | float]
 
 
 class Spool:
-    """One process's records of one run: any thread appends and drains, one thread delivers."""
+    """One process's records of one run: any thread appends and drains, one thread delivers.
+
+    Attributes:
+        directory: Where its file lies, and those of others.
+    """
 
     def __init__(self, directory: Path, run_id: str) -> None:
         """Takes over what earlier processes left of the run.
@@ -32,7 +37,7 @@ class Spool:
             OSError: The directory cannot be written.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
+        self.directory = directory
         self._run_id = run_id
         self._file: FileIO | None = None
         self._position = 0
@@ -45,7 +50,7 @@ class Spool:
     @property
     def path(self) -> Path:
         """The file that holds what is not delivered, or the directory when there is nothing."""
-        return self._directory if self._file is None else Path(str(self._file.name))
+        return self.directory if self._file is None else Path(str(self._file.name))
 
     def append(self, records: list[Record]) -> None:
         """Adds records; the operating system has them when this returns.
@@ -124,7 +129,7 @@ class Spool:
         if not data:
             return
         if self._file is None:
-            path = self._directory / f"{self._run_id}.{time.time_ns()}.jsonl"
+            path = self.directory / f"{self._run_id}.{time.time_ns()}.jsonl"
             self._file = cast("FileIO", path.open("x+b", buffering=0))
             _lock(self._file)
         end = self._file.seek(0, os.SEEK_END)
@@ -148,6 +153,16 @@ class Spool:
         if self._file is not None:
             self._file.close()
         self._file, self._position = None, 0
+
+
+def left_behind(directory: Path) -> list[str]:
+    """Runs whose records lie in a directory without a living process that would deliver them."""
+    runs = set()
+    for left in directory.glob("*.*.jsonl"):
+        with suppress(FileNotFoundError), left.open("rb") as file:
+            if _lock(file):
+                runs.add(left.name.partition(".")[0])
+    return sorted(runs)
 
 
 def _is_record(line: bytes) -> bool:

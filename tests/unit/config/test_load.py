@@ -14,6 +14,7 @@ from protclip.config.benchmarks import SuiteConfig
 from protclip.config.data import PrepareConfig
 from protclip.config.load import dump_yaml, load_config
 from protclip.config.schema import PretrainConfig
+from protclip.config.study import SweepConfig
 from protclip.errors import ConfigError
 from protclip.records import Property
 
@@ -369,3 +370,20 @@ def test_load_config_cuts_long_values() -> None:
     text = message(SuiteConfig, None, "benchmarks=a", "checkpoint=c", "output=o", "seeds=" + "x," * 100)
     assert text.endswith("…")
     assert len(text) < 200
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("space={loss.bsr: {low: 3}}", "space.loss.bsr: low=3 is not below high=1; swap them"),
+        ("space={loss.bsr: {low: a}}", "space.loss.bsr.low: expected a valid number, got 'a'"),
+        (
+            "space={loss.bsr: {lo: 1}}",
+            "unknown key 'space.loss.bsr.lo'; space expects mapping {name} to keys low,",
+        ),
+        ("objectives={valid/x: max}", "objectives.valid/x: expected 'minimize' or 'maximize', got 'max'"),
+    ],
+)
+def test_load_config_names_the_part_of_a_mapping_that_is_wrong(override: str, expected: str) -> None:
+    sweep = str(Path(__file__).resolve().parents[3] / "conf/sweeps/lambda_theta.yaml")
+    assert expected in message(SweepConfig, sweep, "data=d", override)

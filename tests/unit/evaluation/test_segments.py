@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from protclip.config.schema import SegmentsConfig
+from protclip.config.report import SegmentsConfig
 from protclip.data.sites import Site
 from protclip.data.synthetic import write_sample
 from protclip.errors import DataError

@@ -5,18 +5,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from protclip.config.base import TrackingConfig
+from protclip.config.keys import flatten
 from protclip.config.schema import PretrainConfig, RunConfig
 from protclip.errors import TrackingError
 from protclip.tracking import mlflow as tracking
 from protclip.tracking.base import NullTracker
-from protclip.tracking.mlflow import MlflowTracker, attach, open_run, tracking_uri
-from protclip.tracking.params import flatten, masked
+from protclip.tracking.mlflow import MlflowTracker, attach, open_run
+from protclip.tracking.params import masked
+from protclip.tracking.server import tracking_uri
 
 
 class Server:
@@ -30,6 +33,7 @@ class Server:
         self.entries: list[tuple[object, ...]] = []
         self.batches: list[int] = []
         self.tries = 0
+        self.runs: dict[str, str] = {}
 
     def __call__(self, uri: str) -> "Server":
         return self
@@ -51,6 +55,10 @@ class Server:
     def log_artifact(self, run_id: str, path: str, folder: str | None) -> None:
         self._answer()
         self.entries.append((Path(path).name, folder, Path(path).read_bytes()))
+
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        self._answer()
+        return SimpleNamespace(info=SimpleNamespace(lifecycle_stage=self.runs.get(run_id, "deleted")))
 
     def set_terminated(self, run_id: str, status: str) -> None:
         self._answer()
@@ -150,6 +158,30 @@ def test_tracker_keeps_what_is_left_at_the_end_for_the_next_process(
     MlflowTracker("http://host", "run", tmp_path).close()
     assert server.entries == [("m", 1.0, 1), ("FINISHED",), ("FINISHED",)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tracker_delivers_at_its_end_what_others_could_not(server: Server, tmp_path: Path) -> None:
+    server.runs = {"first": "active", "living": "active"}
+    server.away.set()
+    for name in ("first", "elsewhere"):
+        tracker = MlflowTracker("http://host", name, tmp_path)
+        tracker.log_metrics({name: 1.0}, 1)
+        tracker.close()
+    living = MlflowTracker("http://host", "living", tmp_path)
+    living.log_metrics({"living": 1.0}, 1)
+    living.flush()
+    last = MlflowTracker("http://host", "last", tmp_path)
+    server.away.clear()
+    last.close()
+    until(lambda: ("living", 1.0, 1) in server.entries)
+    assert [e for e in server.entries if "living" not in e] == [
+        ("FINISHED",),
+        ("first", 1.0, 1),
+        ("FINISHED",),
+    ]
+    living.close()
+    # Another server's run: its records wait for that server.
+    assert [left.name.partition(".")[0] for left in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_tracker_flush_leaves_the_run_open(server: Server, tmp_path: Path) -> None:
