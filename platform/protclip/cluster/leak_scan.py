@@ -85,7 +85,7 @@ def _key(pairs_digest: str, version: str) -> str:
 def _seen(pairs: str, manifest: PairsManifest, wanted: np.ndarray) -> np.ndarray:
     """Those of the identities that a training pair has."""
     files = [file for split in manifest.train_samples for file in split.files]
-    task = ray.remote(_seen_in).options(num_cpus=1)
+    task = ray.remote(_seen_in).options(num_cpus=1, scheduling_strategy="DEFAULT")
     shared = ray.put(wanted)
     pending = [task.remote(storage.join(pairs, file.path), file, shared) for file in files]
     found = [np.empty(0, np.uint64)]

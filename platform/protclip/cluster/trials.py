@@ -171,8 +171,10 @@ def _task(run: Callable[..., Any], place: Place, gpus: float) -> Any:
     """A function as a task."""
     # Given here, not by options(), the share of a GPU makes Ray end the process with the task, which else
     # would hold the GPU's memory, and take the same one again. Without max_retries=0 a task that needs more
-    # memory than there is would be tried for ever.
-    return ray.remote(num_cpus=place.cpus, num_gpus=gpus, max_retries=0)(run)
+    # memory than there is would be tried for ever. And DEFAULT, or the tasks of a suite that a study runs
+    # would be confined to what Ray Tune has reserved for the process that drives it.
+    options = {"num_cpus": place.cpus, "num_gpus": gpus, "max_retries": 0}
+    return ray.remote(**options, scheduling_strategy="DEFAULT")(run)
 
 
 def _finished(pending: Mapping[Any, Any]) -> Iterator[tuple[Any, Callable[[], Any]]]:
