@@ -8,21 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protclip import storage
-from protclip.cluster.candidate import draw_pairs
 from protclip.cluster.claim import claimed
-from protclip.cluster.pretrain import check_data
 from protclip.cluster.publish import FOLDER, publish
+from protclip.cluster.study import check_pairs, draw_held_out, remembered
 from protclip.cluster.tune import run_candidates
-from protclip.config.keys import flatten
-from protclip.config.load import dump_yaml
 from protclip.config.study import AblationConfig
 from protclip.data.manifest import MANIFEST_NAME, PairsManifest
 from protclip.data.picture import render
-from protclip.errors import StoppedError, TrainingError
+from protclip.errors import TrainingError
 from protclip.provenance import git_sha
-from protclip.tracking.base import Status, Tracker
-from protclip.tracking.mlflow import DESCRIPTION_TAG, open_run
-from protclip.tracking.params import masked
+from protclip.tracking.base import Tracker
+from protclip.tracking.mlflow import DESCRIPTION_TAG
 from protclip.tuning import ablation_report
 from protclip.tuning.ablation import Row, compare_variants
 from protclip.tuning.ablation_report import Ablated
@@ -53,19 +49,12 @@ def ablate(config: AblationConfig, conf_dir: Path = Path("conf")) -> dict[str, o
         StoppedError: It was asked to stop, and can be continued.
     """
     template = Template(config, conf_dir)
-    if template.base.sample is None:
-        check_data(template.base.pretrain)
+    check_pairs(template)
     with claimed(template.place):
         matrix = Matrix(config, template)
-        tracker = open_run(config.tracking, config.name, run_id=matrix.run_id, tags={"job": "ablate"})
-        status: Status = "FAILED"
-        try:
+        with remembered(config, template, "ablate", matrix.run_id) as tracker:
             matrix.begin(tracker.run_id)
-            tracker.log_params(flatten(config))
-            tracker.log_text(masked(dump_yaml(config)), "config.yaml")
-            if template.base.sample is not None and config.suite:
-                # Every model is tested on the pairs that this sampling holds out.
-                draw_pairs(template.base.sample, conf_dir)
+            draw_held_out(template, conf_dir)
             try:
                 run_candidates(matrix, template, config, conf_dir, tracker.run_id)
             finally:
@@ -78,12 +67,6 @@ def ablate(config: AblationConfig, conf_dir: Path = Path("conf")) -> dict[str, o
                     f"{len(failed)} of {matrix.total} trainings failed; what succeeded is reported in "
                     f"{template.place}, and the same command repeats only these:{lines}"
                 )
-            status = "FINISHED"
-        except StoppedError:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.close(status)
     verdicts = {
         variant: Counter(row.effects[variant].verdict for row in ablated.rows)
         for variant in config.variants

@@ -89,7 +89,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
         made.opened.append(keys)
         return made
 
-    monkeypatch.setattr("protclip.cluster.ablate.open_run", open_run)
+    monkeypatch.setattr("protclip.cluster.study.open_run", open_run)
     return made
 
 
@@ -179,7 +179,7 @@ def test_ablate_looks_for_the_pairs_first(command, tmp_path, trainings, notebook
 
 def test_ablate_draws_the_pairs_that_all_are_tested_on(command, trainings, notebook, monkeypatch):
     drawn = []
-    monkeypatch.setattr("protclip.cluster.ablate.draw_pairs", lambda config, _: drawn.append(config.output))
+    monkeypatch.setattr("protclip.cluster.study.draw_pairs", lambda config, _: drawn.append(config.output))
     assert main([*command, "data=null", "sample=sample,source=strata"]) == 0
     (pairs,) = drawn
     assert f"/corruption/pairs/{pairs.rpartition('/')[2]}" in pairs
