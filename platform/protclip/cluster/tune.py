@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 DRIVER_MEMORY = 2**29
 """Bytes reserved for the process that drives a candidate, its only claim: it computes nothing."""
+MOST_WHY = 300
+"""Characters of what Ray says of a process that ended."""
 HOPELESS = 3
 """So many failures without a success end a study."""
 
@@ -255,7 +257,7 @@ class _Failures(tune.Callback):
         error = trial.get_error()
         cause = getattr(error, "cause", None) or error
         lines = str(cause).strip().splitlines()
-        self._referee.fail(trial.trial_id, lines[-1] if lines else "its process ended")
+        self._referee.fail(trial.trial_id, lines[-1][:MOST_WHY] if lines else "its process ended")
 
 
 class _Driver(tune.Trainable):
