@@ -7,43 +7,15 @@ import numpy as np
 import pytest
 
 from made_results import kind, result, spec, write_report
+from notebook import Notebook
 from protclip.cli import main
 from protclip.cluster.claim import Claim
 from protclip.errors import StoppedError
 from protclip.evaluation import registry
-from protclip.tracking.base import NullTracker
 from protclip.tuning.candidate import Outcome
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 SHARES = {"separate": 0.4, "shared": 0.7}
-
-
-class Notebook(NullTracker):
-    """A tracker that takes down what it is told."""
-
-    run_id = "parent"
-
-    def __init__(self) -> None:
-        self.told: dict[str, object] = {}
-        self.opened: list[dict[str, object]] = []
-
-    def log_params(self, params):
-        self.told |= params
-
-    def log_metrics(self, metrics, step=None):
-        self.told |= metrics
-
-    def log_file(self, path, folder=""):
-        self.told[f"{folder}/{path.name}"] = path.read_bytes()
-
-    def log_table(self, columns, rows, name):
-        self.told[name] = [dict(zip(columns, row, strict=True)) for row in rows]
-
-    def set_tags(self, tags):
-        self.told |= tags
-
-    def close(self, status="FINISHED"):
-        self.told["status"] = status
 
 
 class Trainings:

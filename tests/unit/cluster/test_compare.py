@@ -7,31 +7,9 @@ import numpy as np
 import pytest
 
 from made_results import kind, result, spec, write_report
+from notebook import Notebook
 from protclip.cli import main
 from protclip.evaluation import registry
-from protclip.tracking.base import NullTracker
-
-
-class Notebook(NullTracker):
-    """A tracker that takes down what it is told."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, object] = {}
-
-    def log_metrics(self, metrics, step=None):
-        self.told |= metrics
-
-    def log_file(self, path, folder=""):
-        self.told[f"{folder}/{path.name}"] = path.read_bytes()
-
-    def log_table(self, columns, rows, name):
-        self.told[name] = [dict(zip(columns, row, strict=True)) for row in rows]
-
-    def set_tags(self, tags):
-        self.told |= tags
-
-    def close(self, status="FINISHED"):
-        self.told["status"] = status
 
 
 @pytest.fixture
