@@ -9,7 +9,7 @@ quickstart: $(READY)  ## the whole pipeline at small scale, on this machine
 	$(BIN)/protclip quickstart
 
 test: lint  ## lint, types, import layers, tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style, types, import layers
 	$(BIN)/ruff check .

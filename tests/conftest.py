@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from faulty_s3 import FaultyS3
+from ray_forks import forking_workers
 
 REPO = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests out by file; those on Ray stay together with their one cluster."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Files with slow tests come first, so that no process is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +66,16 @@ def bucket(moto_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(moto_server: str) -> Iterator[None]:
+def ray_cluster(moto_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One local Ray cluster for the whole session; jobs that connect find it running."""
     import ray
 
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
-    )
-    yield
-    ray.shutdown()
+    with forking_workers(tmp_path_factory.mktemp("ray")):
+        ray.init(
+            address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

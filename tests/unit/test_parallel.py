@@ -1,23 +1,15 @@
-import os
-import runpy
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forked import ranks
 from protclip import parallel
+from step_ranks import CASES, Results, compute, training_step
 
-SCRIPT = Path(__file__).with_name("ranks.py")
-PLATFORM = Path(__file__).parents[2] / "platform"
-RANKS = runpy.run_path(str(SCRIPT))
-CASES, WORLD_SIZES = RANKS["CASES"], RANKS["WORLD_SIZES"]
-
-Results = dict[str, torch.Tensor]
+WORLD_SIZES = (2, 4)
 """Of float64 computations; those of N ranks and k microbatches differ from one's by summation order."""
 EXACT = {"rtol": 1e-8, "atol": 1e-11}
 
@@ -26,14 +18,9 @@ EXACT = {"rtol": 1e-8, "atol": 1e-11}
 def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Results]]:
     """What each rank of each process group computed."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": str(PLATFORM), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    return {
-        size: [torch.load(folder / f"{size}-{rank}.pt", weights_only=True) for rank in range(size)]
-        for size in WORLD_SIZES
-    }
+    with ranks(compute, 2, folder) as two, ranks(compute, 4, folder) as four:
+        pass
+    return {2: two, 4: four}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +31,7 @@ def one_rank() -> Callable[[str], Results]:
     def compute(name: str) -> Results:
         case = CASES[name].alone
         if case not in known:
-            known[case] = RANKS["training_step"](case)
+            known[case] = training_step(case)
         return known[case]
 
     return compute
@@ -102,7 +89,7 @@ def test_ranks_and_microbatches_give_the_step_of_one_rank_at_once(
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.micro > 1])
 def test_microbatches_give_the_step_of_one_batch(name: str, one_rank: Callable[[str], Results]) -> None:
     expected = one_rank(name)
-    for key, value in RANKS["training_step"](CASES[name]).items():
+    for key, value in training_step(CASES[name]).items():
         torch.testing.assert_close(value, expected[key], **EXACT, msg=lambda m, key=key: f"{key}: {m}")
 
 

@@ -1,12 +1,10 @@
 import logging
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from forked import ranks
 from protclip import checkpoint
 from protclip.config.schema import PretrainConfig
 from protclip.errors import CheckpointError, TrainingError
@@ -213,29 +211,19 @@ def test_loop_gives_up_after_too_many_updates_that_are_not_finite(tiny_pairs, tm
     assert sorted(recorder.logged) == [1, 2, 3]
 
 
-def run_rank(rank, port, pairs, directory):
+def train_as_rank(pairs, directory):
     """What each of two processes does."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
     recorder = Recorder()
-    state = run(config(pairs, max_steps=5), Path(directory, "run"), recorder)
-    torch.save((state.model.state_dict(), recorder.logged), Path(directory, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
+    state = run(config(pairs, max_steps=5), directory, recorder)
+    return state.model.state_dict(), recorder.logged
 
 
 @pytest.mark.slow
 def test_two_ranks_train_like_one(tiny_pairs, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, __file__]
-    ranks = [subprocess.Popen([*command, str(r), str(port), tiny_pairs, tmp_path]) for r in range(2)]
     alone = Recorder()
-    single = run(config(tiny_pairs, max_steps=5), tmp_path / "alone", alone)
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    (first, logged), (second, _) = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
+    with ranks(train_as_rank, 2, tmp_path, tiny_pairs, tmp_path / "run") as results:
+        single = run(config(tiny_pairs, max_steps=5), tmp_path / "alone", alone)
+    (first, logged), (second, _) = results
     for name, tensor in single.model.state_dict().items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(
@@ -245,7 +233,3 @@ def test_two_ranks_train_like_one(tiny_pairs, tmp_path):
         for key, value in alone.logged[step].items():
             if key.startswith(("train/loss", "train/grad_norm")):
                 assert logged[step][key] == pytest.approx(value, rel=1e-4), (step, key)
-
-
-if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

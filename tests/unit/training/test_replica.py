@@ -1,21 +1,16 @@
-import os
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import replica_ranks as script
+from forked import ranks
 from protclip.errors import CheckpointError, ConfigError
 from protclip.model.build import build
 from protclip.training.freezing import trained_since
 from protclip.training.replica import Replica, state_bytes
 from protclip.training.sharding import full_parameters, load_moments, load_parameters
-
-SCRIPT = Path(__file__).with_name("replica_ranks.py")
-PLATFORM = Path(__file__).parents[3] / "platform"
 
 Results = dict[str, torch.Tensor]
 
@@ -23,35 +18,13 @@ Results = dict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """What each of two gloo ranks computed."""
-    folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": str(PLATFORM), "OMP_NUM_THREADS": "1"}
-    targets = [folder / f"{rank}.pt" for rank in range(2)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, folder / "store", str(rank), "2", target],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, target in enumerate(targets)
-    ]
-    try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=250)
-            assert rank.returncode == 0, errors
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return [torch.load(target, weights_only=True) for target in targets]
+    with ranks(script.compute, 2, tmp_path_factory.mktemp("ranks")) as results:
+        pass
+    return results
 
 
 @pytest.fixture(scope="module")
-def script() -> SimpleNamespace:
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
-
-
-@pytest.fixture(scope="module")
-def one_rank(script: SimpleNamespace) -> dict[bool, Results]:
+def one_rank() -> dict[bool, Results]:
     """One process with the whole batch, by whether the text tower is frozen at first."""
     return {frozen: script.train(script.Case(unfreeze=frozen)) for frozen in (False, True)}
 
@@ -138,7 +111,7 @@ def test_part_norms_are_those_of_the_gradient(one_rank: dict[bool, Results]) -> 
     torch.testing.assert_close(total, results["first/norm"])
 
 
-def test_load_parameters_refuses_another_model(script: SimpleNamespace) -> None:
+def test_load_parameters_refuses_another_model() -> None:
     run = script.Run(script.Case())
     tensors = dict(full_parameters(run.replica.bare))
     for wrong, message in (
@@ -152,7 +125,7 @@ def test_load_parameters_refuses_another_model(script: SimpleNamespace) -> None:
         load_moments(run.optimizer, run.replica.bare, {"exp_avg/further": torch.zeros(1)})
 
 
-def test_state_bytes_are_those_of_weights_gradients_and_moments(script: SimpleNamespace) -> None:
+def test_state_bytes_are_those_of_weights_gradients_and_moments() -> None:
     run = script.Run(script.Case(precision="bf16"))
     run.step(0)
     model = run.replica.bare
@@ -165,9 +138,7 @@ def test_state_bytes_are_those_of_weights_gradients_and_moments(script: SimpleNa
     assert whole / 4 < state_bytes(model, trained_since(model, run.model_config), 4) < whole / 4 + weights
 
 
-def test_a_model_too_large_for_the_device_is_refused(
-    script: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_too_large_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2e6))
     config = script.settings_of(script.Case())
     model = build(config.model, config.loss, script.VOCAB, seed=0)
@@ -178,7 +149,7 @@ def test_a_model_too_large_for_the_device_is_refused(
 
 
 @pytest.mark.slow
-def test_compiled_layers_compute_the_same_for_batches_of_any_shape(script: SimpleNamespace) -> None:
+def test_compiled_layers_compute_the_same_for_batches_of_any_shape() -> None:
     plain, compiled = (script.Run(script.Case(checkpointing=True, compiled=on)) for on in (False, True))
     graphs = []
     for start, stop in ((0, 3), (2, 4), (0, 8), (1, 2)):
@@ -193,9 +164,7 @@ def test_compiled_layers_compute_the_same_for_batches_of_any_shape(script: Simpl
     assert_same(dict(compiled.parameters()), dict(plain.parameters()), rtol=1e-6, atol=1e-8)
 
 
-def test_compiling_without_a_compiler_says_so(
-    script: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_compiling_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch._dynamo.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))

@@ -1,11 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 import torch
-from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from forked import ranks
 from protclip.config.schema import PretrainConfig
 from protclip.data.dataset import Position
 from protclip.errors import CheckpointError
@@ -114,15 +111,13 @@ def test_restoring_another_model_is_refused_in_one_sentence(saved):
         fresh(config(num_prototypes=8)).restore(store.newest())
 
 
-def run_rank(rank, directory):
+def train_sharded(directory):
     """One of two ranks that train sharded and save."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=2)
     sharded = config(strategy="fsdp")
     state = fresh(sharded)
     for _ in range(5):
         update(state)
-    with CheckpointStore(f"{directory}/run", 2, 0, "") as store:
+    with CheckpointStore(str(directory), 2, 0, "") as store:
         save(store, state, sharded)
     found = store.newest()
     assert found is not None
@@ -131,20 +126,14 @@ def run_rank(rank, directory):
     other.restore(found)
     for mine, its in zip(state.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine.to_local(), its.to_local())
-    dist.destroy_process_group()
 
 
 def test_state_saved_by_two_sharded_ranks_is_restored_by_one_whole_rank(tmp_path):
-    ranks = [subprocess.Popen([sys.executable, __file__, str(r), str(tmp_path)]) for r in range(2)]
-    expected = fresh(config())
-    for _ in range(5):
-        update(expected)
-    assert [rank.wait(timeout=250) for rank in ranks] == [0, 0]
+    with ranks(train_sharded, 2, tmp_path, tmp_path / "run"):
+        expected = fresh(config())
+        for _ in range(5):
+            update(expected)
     state = fresh(config(), seed=1)
     state.restore(CheckpointStore(str(tmp_path / "run"), 2, 0, "").newest())
     # The fused update rounds the ends of a shard otherwise than the middle of the whole.
     assert_same(expected, state, rtol=1e-5)
-
-
-if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), sys.argv[2])

@@ -1,15 +1,10 @@
-"""Run as a script, one rank of its own process group, which measures as `test_validate_…` on one does."""
-
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
+from forked import ranks
 from protclip.data.collate import Collator, TextTokens
 from protclip.data.dataset import PairsDataset
 from protclip.data.tokenizer import TextTokenizer
@@ -95,31 +90,23 @@ def test_validation_leaves_out_what_is_not_trained_and_what_is_not_finite(tiny_p
     assert all(map(math.isfinite, single.values()))
 
 
-def test_validation_is_the_same_on_any_number_of_ranks(tiny_pairs, tmp_path):
-    environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, __file__, str(rank), tiny_pairs, tmp_path], env=environment)
-        for rank in range(2)
-    ]
-    alone = measured(settings(tiny_pairs, tmp_path, valid_pairs=11))
-    assert [rank.wait(timeout=250) for rank in ranks] == [0, 0]
-    for rank in range(2):
-        for strategy, metrics in torch.load(tmp_path / f"{rank}.pt").items():
-            assert metrics == pytest.approx(alone, rel=1e-4, abs=1e-5), (rank, strategy)
-
-
-if __name__ == "__main__":
-    index, pairs, place = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=int(index), world_size=2)
+def measured_by_ranks(pairs, place):
+    """Metrics by strategy, on one of two ranks."""
     validate.BATCH_PAIRS = 4
-    base = settings(Path(pairs), Path(place), valid_pairs=11)
+    base = settings(pairs, place, valid_pairs=11)
     found = {}
     for strategy in ("ddp", "fsdp"):
         scaling = base.scaling.model_copy(update={"strategy": strategy, "num_workers": 2})
         found[strategy] = measured(base.model_copy(update={"scaling": scaling}))
-    torch.save(found, Path(place, f"{index}.pt"))
     # One pair for two ranks: no rank has anything to do, and none waits for the other.
     one = base.model_copy(update={"train": base.train.model_copy(update={"valid_pairs": 1})})
     assert Validation(one, collator(one))(Replica(build(one.model, one.loss, 2000, 0), one, CPU)) == {}
-    dist.destroy_process_group()
+    return found
+
+
+def test_validation_is_the_same_on_any_number_of_ranks(tiny_pairs, tmp_path):
+    with ranks(measured_by_ranks, 2, tmp_path, tiny_pairs, tmp_path) as results:
+        alone = measured(settings(tiny_pairs, tmp_path, valid_pairs=11))
+    for rank, found in enumerate(results):
+        for strategy, metrics in found.items():
+            assert metrics == pytest.approx(alone, rel=1e-4, abs=1e-5), (rank, strategy)

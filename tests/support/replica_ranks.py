@@ -1,6 +1,5 @@
-"""What one rank of `test_replica` computes; run as a script it is a rank of its own process group."""
+"""What one rank of `test_replica` computes."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
@@ -222,14 +220,11 @@ def exchange(sharded: Case, whole: Case) -> Results:
     return results
 
 
-if __name__ == "__main__":
-    store, index, world, target = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(index), world_size=int(world))
+def compute() -> Results:
+    """Everything one rank computes."""
     results = {f"{name}/{key}": value for name, case in CASES.items() for key, value in train(case).items()}
     for strategy in ("ddp", "fsdp"):
         seen = look(CASES[f"{strategy}_micro"])
         results |= {f"look_{strategy}/{key}": value for key, value in seen.items()}
     results |= exchange(Case("fsdp"), Case("ddp"))
-    torch.save({key: value.detach() for key, value in results.items()}, target)
-    dist.destroy_process_group()
+    return {key: value.detach() for key, value in results.items()}

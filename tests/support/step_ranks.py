@@ -1,13 +1,9 @@
-"""What the ranks of `test_parallel` compute; run as a script it forks process groups of several sizes."""
+"""What the ranks of `test_parallel` compute."""
 
-import multiprocessing
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,7 +19,6 @@ from protclip.training import freezing
 from protclip.training.replica import Replica
 from protclip.training.step import StepResult, train_step
 
-WORLD_SIZES = (2, 4)
 LENGTHS = (12, 5, 9, 1, 7, 3, 14, 2, 6, 11, 4, 8, 10)
 WIDTH, WORDS, VOCAB = 16, 9, 40
 
@@ -205,30 +200,12 @@ def collectives() -> Results:
     }
 
 
-def run_rank(rank: int, world_size: int, folder: Path) -> None:
+def compute() -> Results:
     """Everything one rank computes."""
-    store = f"file://{folder}/store-{world_size}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
     results = collectives() | poisoned_step()
     for contrastive in ("infonce", "sigmoid"):
         for pairs in (64, 128):
             results[f"largest/{contrastive}/{pairs}"] = largest_tensor(contrastive, pairs)
     for name, case in CASES.items():
         results |= {f"{name}/{key}": value for key, value in training_step(case).items()}
-    torch.save(results, folder / f"{world_size}-{rank}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    # Forked, so that what takes seconds to import is imported once.
-    context = multiprocessing.get_context("fork")
-    failed = 0
-    for size in WORLD_SIZES:
-        ranks = [context.Process(target=run_rank, args=(r, size, Path(sys.argv[1]))) for r in range(size)]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-        failed += sum(process.exitcode != 0 for process in ranks)
-    sys.exit(failed)
+    return results
