@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from made_sets import MadeSets
-from protclip import storage
+from made_strata import config, made_records, write_strata
 from protclip.cluster.sample import sample
 from protclip.cluster.shuffle import KeyRange, read_range, write_run
 from protclip.data.dataset import PairsDataset
@@ -22,7 +21,9 @@ from protclip.evaluation.pairs import read_pairs
 from protclip.evaluation.spec.retrieval import HeldOutPairs
 from protclip.records import STRATA_SCHEMA
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SHARDS = {"rows_per_shard": 150, "row_group_rows": 50}
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -87,13 +88,10 @@ ADVICE = r"(again|check the path|is this the right data set)"
 
 
 @pytest.fixture(scope="module")
-def local_sets(made_sets: MadeSets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local_sets(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    for uri in (made_sets.strata, made_sets.pairs):
-        for stored in storage.list_files(uri):
-            target = folder / storage.basename(uri) / stored.uri.removeprefix(f"{uri}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(storage.read_bytes(stored.uri))
+    strata = write_strata(folder / "strata", 2, made_records(2000))
+    sample(config(strata, folder / "pairs", **SHARDS))
     return folder
 
 
@@ -181,16 +179,11 @@ def test_benchmark_reader_names_the_damaged_shard(pairs: Path, damage: str) -> N
 
 
 @pytest.mark.parametrize("damage", ["page", "cut", "missing"])
-def test_sample_names_the_damaged_part_and_makes_nothing(
-    made_sets: MadeSets, strata: Path, tmp_path: Path, damage: str
-) -> None:
+def test_sample_names_the_damaged_part_and_makes_nothing(strata: Path, tmp_path: Path, damage: str) -> None:
     path = _largest_part(strata).path
     DAMAGES[damage](strata / path)
-    config = made_sets.sample_config("").model_copy(
-        update={"source": str(strata), "output": str(tmp_path / "out")}
-    )
     with pytest.raises(DataError, match=f"^{strata / path}: .*{ADVICE}"):
-        sample(config)
+        sample(config(str(strata), tmp_path / "out", **SHARDS))
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

@@ -1,9 +1,9 @@
 """Tracking against a real SQLite store and a small HTTP server that comes and goes."""
 
 import json
-import multiprocessing
 import os
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from forked import forked
 from protclip.config.base import TrackingConfig
 from protclip.tracking.mlflow import attach, open_run
 from protclip.tracking.models import log_checkpoint_model, register
@@ -124,14 +125,8 @@ def write_run(place: Path, number: int) -> None:
 
 @pytest.mark.slow
 def test_processes_share_one_new_sqlite_file(workplace: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["protclip.tracking.models", "pytest"])
-    processes = [context.Process(target=write_run, args=(workplace, number)) for number in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    with forked([partial(write_run, workplace, number) for number in range(3)], workplace):
+        pass
     assert list((workplace / "outputs" / "spool").iterdir()) == []
     client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'e'")

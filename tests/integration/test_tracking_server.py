@@ -142,7 +142,7 @@ def test_server_that_refuses_is_named_with_the_remedy(
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     begun = time.monotonic()
     with pytest.raises(TrackingError) as caught:
-        open_run(TrackingConfig(uri=server.uri), "name", wait_s=600)
+        open_run(TrackingConfig(uri=server.uri, wait_s=600), "name")
     assert time.monotonic() - begun < 60
     assert "401" in str(caught.value)
     assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(caught.value)
@@ -174,7 +174,7 @@ def test_study_outlives_its_server(
     # A trial that begins now waits until the server is there again.
     again = Timer(1.0, server.start)
     again.start()
-    second = open_run(config, "trial-1", parent_id=parent.run_id, wait_s=120)
+    second = open_run(config.model_copy(update={"wait_s": 120}), "trial-1", parent_id=parent.run_id)
     again.join()
     second.log_metrics({"m": 1.0}, 1)
     second.close("KILLED")

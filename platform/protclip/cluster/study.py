@@ -53,7 +53,9 @@ def remembered(config: StudyConfig, template: Template, job: str, run_id: str | 
     tracker = open_run(config.tracking, config.name, run_id=run_id, tags={"job": job})
     status: Status = "FAILED"
     try:
-        tracker.log_params(flatten(config))
+        if tracker.run_id != run_id:
+            # They do not change in MLflow; how many trials there are may.
+            tracker.log_params(flatten(config))
         tracker.log_text(masked(text), f"{job}.yaml")
         yield tracker
         status = "FINISHED"

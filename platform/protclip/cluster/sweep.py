@@ -79,7 +79,7 @@ def _report(study: Study, results: Results, config: SweepConfig, place: str, tra
     log.info("%s", render(f"Sweep {config.name}", headings, rows)[0])
     commands = {}
     for tried in results.best:
-        written = _write_configs(study.candidate(tried), place, tracker)
+        written = _write_configs(study.candidate(tried), config, place, tracker)
         commands[tried.number] = f"python jobs/pretrain.py --config {written}"
     provenance = sweep_report.Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,12 +98,13 @@ def _report(study: Study, results: Results, config: SweepConfig, place: str, tra
         _choose(results, config, tracker)
 
 
-def _write_configs(candidate: Candidate, place: str, tracker: Tracker) -> str:
+def _write_configs(candidate: Candidate, config: SweepConfig, place: str, tracker: Tracker) -> str:
     """Stores the configurations a candidate is trained again by; returns the training's URI."""
     name = candidate.name
     # Under a name of its own: by the candidate's it would be that run, which has ended.
-    again = candidate.pretrain.run.model_copy(update={"name": f"{name}-again"})
-    texts = {_config_name(name): dump_yaml(candidate.pretrain.model_copy(update={"run": again}))}
+    run = candidate.pretrain.run.model_copy(update={"name": f"{name}-again"})
+    again = candidate.pretrain.model_copy(update={"run": run, "tracking": config.tracking})
+    texts = {_config_name(name): dump_yaml(again)}
     if candidate.sample is not None:
         texts[f"best-{name}-sample.yaml"] = dump_yaml(candidate.sample)
     for file, text in texts.items():

@@ -254,9 +254,8 @@ class _Failures(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A candidate is given up."""
-        error = trial.get_error()
-        cause = getattr(error, "cause", None) or error
-        lines = str(cause).strip().splitlines()
+        # Ray Tune's own way to the error is a copy of this file, which may come later.
+        lines = Path(trial.error_file).read_text().strip().splitlines()
         self._referee.fail(trial.trial_id, lines[-1][:MOST_WHY] if lines else "its process ended")
 
 
