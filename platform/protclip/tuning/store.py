@@ -51,7 +51,7 @@ class Store:
                 self.storage = RDBStorage(self._url.render_as_string(hide_password=False), arguments)
             except ImportError as error:
                 raise ConfigError(
-                    f"study={self} needs a driver that is not installed: pip install 'protclip[postgres]'"
+                    f"study={self} needs a driver that is not installed: pip install 'psycopg[binary]'"
                 ) from error
             except RuntimeError as error:
                 raise DataError(
