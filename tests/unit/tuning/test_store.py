@@ -29,10 +29,10 @@ def test_store_refuses_a_url(url, message):
     assert "hush" not in str(raised.value)
 
 
-def test_store_names_the_extra_that_has_the_driver(monkeypatch):
+def test_store_names_the_package_of_a_missing_driver(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(
-        ConfigError, match=r"^study=postgresql://host/db needs .* pip install 'protclip\[postgres\]'"
+        ConfigError, match=r"^study=postgresql://host/db needs .* pip install 'psycopg\[binary\]'"
     ):
         Store("postgresql://me@host/db")
 
