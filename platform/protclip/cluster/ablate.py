@@ -10,7 +10,7 @@ from pathlib import Path
 from protclip import storage
 from protclip.cluster.claim import claimed
 from protclip.cluster.publish import FOLDER, publish
-from protclip.cluster.study import check_pairs, draw_held_out, remembered
+from protclip.cluster.study import check_inputs, draw_held_out, remembered
 from protclip.cluster.tune import run_candidates
 from protclip.config.study import AblationConfig
 from protclip.data.manifest import MANIFEST_NAME, PairsManifest
@@ -49,7 +49,7 @@ def ablate(config: AblationConfig, conf_dir: Path = Path("conf")) -> dict[str, o
         StoppedError: It was asked to stop, and can be continued.
     """
     template = Template(config, conf_dir)
-    check_pairs(template)
+    check_inputs(template, conf_dir)
     with claimed(template.place):
         matrix = Matrix(config, template)
         with remembered(config, template, "ablate", matrix.run_id) as tracker:

@@ -100,6 +100,13 @@ class _Board:
         return news
 
 
+def beside_driver(actor: type) -> Any:
+    """Starts an actor on the node of this process, which outlives failures of its own."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(actor)
+    return remote.options(scheduling_strategy=here).remote()
+
+
 Heed = Callable[[Mapping[str, float], int], None]
 """Takes the numbers of a step."""
 
@@ -130,9 +137,7 @@ class Supervisor:
         stop: threading.Event,
         heed: Heed,
     ) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board)
-        self.board = board.options(scheduling_strategy=here).remote()
+        self.board = beside_driver(_Board)
         self.hung = ""
         self._tracker, self._stop, self._heed = tracker, stop, heed
         self._timeout_s = timeout_s

@@ -17,7 +17,8 @@ from protclip.cluster.sample import sample
 from protclip.config.data import SampleConfig
 from protclip.data.manifest import MANIFEST_NAME
 from protclip.errors import DataError, StoppedError
-from protclip.tuning.candidate import Candidate, Outcome, State, lower_is_better
+from protclip.evaluation.metrics.validation import lower_is_better
+from protclip.tuning.candidate import Candidate, Outcome, State
 
 log = logging.getLogger(__name__)
 

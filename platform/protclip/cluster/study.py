@@ -10,22 +10,32 @@ from protclip.cluster.pretrain import check_data
 from protclip.config.keys import flatten
 from protclip.config.load import dump_yaml
 from protclip.config.study import StudyConfig
+from protclip.data.manifest import StrataManifest
 from protclip.errors import StoppedError
+from protclip.evaluation.registry import load_benchmark
+from protclip.evaluation.runner import check_prepared
 from protclip.tracking.base import Status, Tracker
 from protclip.tracking.mlflow import open_run
 from protclip.tracking.params import masked
 from protclip.tuning.candidate import Template
 
 
-def check_pairs(template: Template) -> None:
-    """Holds the training against the pairs, if they are there, before anything starts.
+def check_inputs(template: Template, conf_dir: Path) -> None:
+    """Looks for pairs or strata and for the benchmarks' data, before hours are spent on trainings.
 
     Raises:
-        DataError: There are none, or too few.
-        ConfigError: They are of another tokenizer.
+        BenchmarkError: A benchmark's file is wrong.
+        DataError: Something is not there, or there are too few pairs.
+        ConfigError: The pairs are of another tokenizer.
     """
-    if template.base.sample is None:
-        check_data(template.base.pretrain)
+    base = template.base
+    if base.sample is None:
+        check_data(base.pretrain)
+    else:
+        StrataManifest.load(base.sample.source)
+    if base.suite is not None:
+        specs = [load_benchmark(name, conf_dir) for name in base.suite.benchmarks]
+        check_prepared(specs, base.suite.data_root)
 
 
 def draw_held_out(template: Template, conf_dir: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from protclip import storage
 from protclip.cluster.claim import claimed
 from protclip.cluster.publish import FOLDER, publish
-from protclip.cluster.study import check_pairs, draw_held_out, remembered
+from protclip.cluster.study import check_inputs, draw_held_out, remembered
 from protclip.cluster.tune import run_candidates
 from protclip.config.load import dump_yaml
 from protclip.config.study import SweepConfig
@@ -48,7 +48,7 @@ def sweep(config: SweepConfig, conf_dir: Path = Path("conf")) -> dict[str, objec
         StoppedError: It was asked to stop; every training has written a checkpoint.
     """
     template = Template(config, conf_dir)
-    check_pairs(template)
+    check_inputs(template, conf_dir)
     study = Study(config, template)
     with claimed(template.place), remembered(config, template, "sweep", study.run_id) as tracker:
         study.run_id = tracker.run_id

@@ -22,8 +22,8 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from protclip.cluster.board import beside_driver
 from protclip.cluster.candidate import run_candidate
 from protclip.cluster.group import in_thread, signals_to
 from protclip.cluster.session import connect, has_gpu
@@ -80,11 +80,10 @@ def run_candidates(
     # It looks for files that it was told not to write.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     stop = threading.Event()
-    board = _open_board()
     with (
         tempfile.TemporaryDirectory(prefix="protclip-") as place,
         progress(config.name, " trainings", source.total, initial=source.finished) as bar,
-        _listening(board, stop),
+        _listening(stop) as board,
         signals_to(stop),
     ):
         referee = _Referee(source, stop, board, bar)
@@ -107,7 +106,6 @@ def run_candidates(
             ),
         )
         in_thread(tuner.fit)
-    ray.kill(board)
     referee.conclude()
 
 
@@ -344,17 +342,10 @@ class _Board:
         return taken
 
 
-def _open_board() -> Any:
-    """A board beside the driver."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board)
-    return board.options(scheduling_strategy=here).remote()
-
-
 @contextmanager
-def _listening(board: Any, stop: threading.Event) -> Iterator[None]:
-    """Logs what candidates say while the block runs, and passes the wish to stop on."""
-    done = threading.Event()
+def _listening(stop: threading.Event) -> Iterator[Any]:
+    """A board; what candidates say there is logged while the block runs, and the wish to stop passed on."""
+    board, done = beside_driver(_Board), threading.Event()
 
     def listen() -> None:
         while True:
@@ -367,7 +358,8 @@ def _listening(board: Any, stop: threading.Event) -> Iterator[None]:
     thread = threading.Thread(target=listen, name="study", daemon=True)
     thread.start()
     try:
-        yield
+        yield board
     finally:
         done.set()
         thread.join()
+        ray.kill(board)

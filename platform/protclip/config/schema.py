@@ -218,7 +218,7 @@ class TrainConfig(Config):
     keep_best: int = Field(default=0, ge=0, description="best checkpoints kept beside the newest")
     best_metric: str = Field(
         default="valid/t2p_r10",
-        description="decides which are best; lower is better for names with loss in them",
+        description="decides which are best; lower is better for losses, ranks and mismatched_cosine",
     )
     nonfinite_limit: int = Field(
         default=10,

@@ -44,6 +44,21 @@ def read_data(specs: Iterable[Spec], data_root: str, pairs: str, tokenizer: str)
         BenchmarkError: The held-out split is empty.
     """
     specs = list(specs)
+    check_prepared(specs, data_root)
+    return {
+        spec.name: read_pairs(spec.data, pairs, tokenizer)
+        if isinstance(spec.data, HeldOutPairs)
+        else load(data_root, spec.name)
+        for spec in specs
+    }
+
+
+def check_prepared(specs: Iterable[Spec], data_root: str) -> None:
+    """Looks whether benchmarks are prepared, without reading their tables.
+
+    Raises:
+        DataError: Some are not, or by other settings.
+    """
     own = [spec for spec in specs if not isinstance(spec.data, HeldOutPairs)]
     stale = [spec.name for spec in own if not _is_prepared(spec, storage.join(data_root, spec.name))]
     if stale:
@@ -52,12 +67,6 @@ def read_data(specs: Iterable[Spec], data_root: str, pairs: str, tokenizer: str)
             f"prepare-benchmarks benchmarks={','.join(stale)} raw=… output={data_root} overwrite=true`, or "
             "mend data_root"
         )
-    return {
-        spec.name: read_pairs(spec.data, pairs, tokenizer)
-        if isinstance(spec.data, HeldOutPairs)
-        else load(data_root, spec.name)
-        for spec in specs
-    }
 
 
 def _is_prepared(spec: Spec, uri: str) -> bool:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from protclip.config.keys import Plain
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-Param = str | int | float | bool | None
+Param = Plain
 Row = Sequence[str | float | None]
 
 

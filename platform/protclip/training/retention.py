@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from protclip import storage
 from protclip.checkpoint import META, Meta, read_meta
 from protclip.errors import CheckpointError
+from protclip.evaluation.metrics.validation import lower_is_better
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ def kept(
         checkpoints: URI and meta of each.
         keep_last: How many of the newest.
         keep_best: How many of the best; of equally good ones the newer.
-        best_metric: What is best; lower is better for names with "loss" in them.
+        best_metric: What is best; by `lower_is_better`.
     """
     newest = sorted(checkpoints, key=lambda item: item[1].step, reverse=True)
-    sign = 1 if "loss" in best_metric else -1
+    sign = 1 if lower_is_better(best_metric) else -1
     measured = [item for item in newest if best_metric in item[1].metrics]
     best = sorted(measured, key=lambda item: sign * item[1].metrics[best_metric])
     return {uri for uri, _ in newest[:keep_last] + best[:keep_best]}

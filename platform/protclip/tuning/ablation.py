@@ -20,9 +20,10 @@ from scipy import stats
 from protclip.errors import BenchmarkError
 from protclip.evaluation.bootstrap import LEVEL, Interval, affordable, holm, resampled
 from protclip.evaluation.compare import Report, Task, kept_results, read_reports, why_not
+from protclip.evaluation.metrics.validation import lower_is_better
 from protclip.evaluation.registry import KINDS
 from protclip.evaluation.trial import Result
-from protclip.tuning.candidate import Outcome, Param, lower_is_better
+from protclip.tuning.candidate import Outcome, Param
 
 Verdict = Literal[
     "better", "worse", "better (one seed)", "worse (one seed)", "no difference shown", "not comparable"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from protclip import storage
 from protclip.config.benchmarks import SuiteConfig
 from protclip.config.data import SampleConfig
+from protclip.config.keys import Plain
 from protclip.config.load import load_config
 from protclip.config.schema import PretrainConfig
 from protclip.config.study import StudyConfig
@@ -24,13 +25,8 @@ PAIRS, RUNS, REPORTS = "pairs", "runs", "benchmarks"
 SERVER_WAIT_S = 900.0
 """How long a study waits for a tracking server that is away between its trainings."""
 
+Param = Plain
 State = Literal["complete", "pruned", "failed", "stopped"]
-Param = str | int | float | bool | None
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a validation metric is better when it is smaller."""
-    return "loss" in metric or "rank" in metric or metric.endswith(("seconds", "mismatched_cosine"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +152,11 @@ class Template:
             draft = self._load(SampleConfig, "data", config.sample, sampled, {"output": self.place})
             data = storage.join(self.place, PAIRS, _digest(draft))
             sample = draft.model_copy(update={"output": data} | self._tracking)
+            if config.suite and (splitting := [s for s in sampled if _section(s) == "splits"]):
+                raise ConfigError(
+                    f"{splitting[0]}: models are tested on pairs that all hold out, so how they are split "
+                    "cannot be varied; give it to sample, or leave the suite out"
+                )
         elif sampled:
             raise ConfigError(
                 f"{sampled[0]}: pairs are given by data={config.data}, so how they are drawn cannot be "

@@ -69,8 +69,8 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
 def command(tiny_pairs: Path, tmp_path: Path) -> list[str]:
     return [
         *("ablate", "--config", str(CONF / "ablations/corruption.yaml"), f"data={tiny_pairs}"),
-        *(f"storage={tmp_path}", "pretrain=quickstart", "suite=smoke", "metrics=valid/t2p_r10"),
-        "resamples=100",
+        *(f"storage={tmp_path}", "pretrain=quickstart", "suite=smoke,benchmarks=heldout_retrieval"),
+        *("metrics=valid/t2p_r10", "resamples=100"),
     ]  # fmt: skip
 
 
@@ -143,14 +143,24 @@ def test_ablate_leaves_one_that_is_running_alone(command, tmp_path, trainings, n
     assert (trainings.ran, notebook.opened) == ([], [])
 
 
-def test_ablate_looks_for_the_pairs_first(command, tmp_path, trainings, notebook, capfd):
-    assert main([*command, "data=nowhere"]) == 3
-    assert "nowhere" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["data=nowhere"], "nowhere"),
+        (["data=null", "sample=sample,source=nowhere"], "nowhere"),
+        (["suite=smoke,data_root=nowhere"], "not prepared, or by other settings: made_location"),
+    ],
+    ids=["pairs", "strata", "benchmarks"],
+)
+def test_ablate_looks_for_all_data_first(command, tmp_path, trainings, notebook, capfd, given, message):
+    assert main([*command, *given]) == 3
+    assert message in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ablate_draws_the_pairs_that_all_are_tested_on(command, trainings, notebook, monkeypatch):
     drawn = []
+    monkeypatch.setattr("protclip.cluster.ablate.check_inputs", lambda *_: None)
     monkeypatch.setattr("protclip.cluster.study.draw_pairs", lambda config, _: drawn.append(config.output))
     assert main([*command, "data=null", "sample=sample,source=strata"]) == 0
     (pairs,) = drawn

@@ -7,7 +7,8 @@ import pytest
 
 from protclip.config.study import SweepConfig
 from protclip.errors import ConfigError
-from protclip.tuning.candidate import SERVER_WAIT_S, Template, lower_is_better
+from protclip.evaluation.metrics.validation import lower_is_better
+from protclip.tuning.candidate import SERVER_WAIT_S, Template
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -89,6 +90,13 @@ def test_template_refuses_and_says_what_to_do(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         template(tmp_path, **keys).make("one", settings)
+
+
+def test_what_is_held_out_cannot_be_varied_where_models_are_tested_on_it(tmp_path: Path) -> None:
+    settings = ["splits.test_share=0.2"]
+    assert drawing(tmp_path).make("one", settings).sample is not None
+    with pytest.raises(ConfigError, match=r"splits\.test_share=0\.2: .* cannot be varied"):
+        drawing(tmp_path, suite=["smoke"]).make("one", settings)
 
 
 def test_study_needs_pairs_or_a_way_to_draw_them(tmp_path: Path) -> None:
