@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from protclip.cli import COMMANDS
+from protclip.commands import COMMANDS
 from protclip.config.base import Config
 from protclip.config.benchmarks import SuiteConfig
 from protclip.config.data import DownloadConfig, PrepareConfig, SampleConfig
@@ -63,6 +63,12 @@ def test_job_is_short_and_documented(job: Path) -> None:
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
 def test_job_name_shadows_no_module(job: Path) -> None:
     assert importlib.util.find_spec(job.stem) is None
+
+
+def test_commands_name_their_scripts() -> None:
+    assert {job.stem: command_of(job) for job in JOBS} == {
+        command.script: name for name, command in COMMANDS.items() if command.script
+    }
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)

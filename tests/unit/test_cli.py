@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from protclip import __version__, cli
-from protclip.cli import COMMANDS, Command, main, run_job
+from protclip.cli import main, run_job
 from protclip.cluster.errors import user_error
+from protclip.commands import COMMANDS, Command
 from protclip.config.base import Config
 from protclip.errors import (
     BenchmarkError,

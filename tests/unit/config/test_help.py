@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from protclip.cli import COMMANDS
+from protclip.commands import COMMANDS
 from protclip.config.help import WIDTH, help_text
 from protclip.config.keys import keys_of
 
