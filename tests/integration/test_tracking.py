@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 
 from forked import forked
 from protclip.config.base import TrackingConfig
+from protclip.errors import DataError
+from protclip.tracking.ending import closing
 from protclip.tracking.mlflow import attach, open_run
 from protclip.tracking.models import log_checkpoint_model, register
 
@@ -79,6 +81,23 @@ def test_run_in_sqlite_holds_everything(workplace: Path, monkeypatch: pytest.Mon
     other = open_run(TrackingConfig(experiment="e"), "other", run_id="0" * 32)
     assert other.run_id not in {None, "0" * 32}
     other.close()
+
+
+def test_run_that_goes_on_forgets_why_it_failed(workplace: Path) -> None:
+    first = open_run(TrackingConfig(experiment="e"), "run")
+    with pytest.raises(DataError), closing(first):
+        raise DataError("pairs: gone")
+    client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
+    failed = client.get_run(str(first.run_id))
+    assert (failed.info.status, failed.data.tags["error"]) == (
+        "FAILED",
+        "protclip.errors.DataError: pairs: gone",
+    )
+    assert [file.path for file in client.list_artifacts(failed.info.run_id)] == ["error.txt"]
+    with closing(open_run(TrackingConfig(experiment="e"), "run", run_id=first.run_id)):
+        pass
+    finished = client.get_run(failed.info.run_id)
+    assert (finished.info.status, "error" in finished.data.tags) == ("FINISHED", False)
 
 
 def test_run_of_an_interrupted_job_is_found_below_its_parent(workplace: Path) -> None:

@@ -13,7 +13,7 @@ from protclip.data.picture import render
 from protclip.evaluation import compare_report
 from protclip.evaluation.compare import compare, fewest_resamples, read_reports
 from protclip.provenance import git_sha
-from protclip.tracking.base import Status
+from protclip.tracking.ending import closing
 from protclip.tracking.mlflow import DESCRIPTION_TAG, open_run
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,7 @@ def compare_reports(config: CompareConfig) -> dict[str, object]:
     """
     reports = read_reports(config.reports)
     tracker = open_run(config.tracking, f"compare-{storage.basename(config.output)}", tags={"job": "compare"})
-    status: Status = "FAILED"
-    try:
+    with closing(tracker):
         tracker.log_params(flatten(config))
         compared = compare_report.Compared(
             reports=reports,
@@ -63,9 +62,6 @@ def compare_reports(config: CompareConfig) -> dict[str, object]:
                 if math.isfinite(value)
             }
         )
-        status = "FINISHED"
-    finally:
-        tracker.close(status)
     verdicts = {r.name: Counter(row.verdict for row in compared.of(r)) for r in reports[1:]}
     return {"output": config.output, "verdicts": verdicts, "run_id": tracker.run_id}
 

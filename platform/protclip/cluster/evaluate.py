@@ -25,7 +25,8 @@ from protclip.evaluation.results import Summary, summarise
 from protclip.evaluation.runner import plan, read_data
 from protclip.evaluation.store import ResultStore
 from protclip.evaluation.trial import Result
-from protclip.tracking.base import Status, Tracker
+from protclip.tracking.base import Tracker
+from protclip.tracking.ending import closing
 from protclip.tracking.mlflow import DESCRIPTION_TAG, join, open_run
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,7 @@ def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[s
     tags = {"job": "benchmark", "checkpoint": uri, "data_manifest": meta.data_manifest}
     name = f"benchmark-{storage.basename(config.output)}"
     tracker = open_run(config.tracking, name, parent_id=meta.run_id, tags=tags)
-    status: Status = "FAILED"
-    try:
+    with closing(tracker):
         tracker.log_params(flatten(config))
         leaks = {}
         if config.leaks:
@@ -88,9 +88,6 @@ def run_benchmarks(config: SuiteConfig, conf_dir: Path = Path("conf")) -> dict[s
         _report(summaries, config, uri, meta, trackers)
         trackers[1].flush()
         _check(found, config.output)
-        status = "FINISHED"
-    finally:
-        tracker.close(status)
     return {"output": config.output, "results": _means(summaries)[0], "run_id": tracker.run_id}
 
 

@@ -121,20 +121,17 @@ def tracked(
     """
     # Workers import this module, but have no use for MLflow and torch.
     from protclip.config.keys import flatten
+    from protclip.tracking.ending import closing
     from protclip.tracking.mlflow import open_run
 
     earlier = journal.noted("run")
     name = f"{job}-{storage.basename(config.output)}"
     tracker = open_run(config.tracking, name, run_id=earlier, tags={"job": job})
-    status = "FAILED"
-    try:
+    with closing(tracker):
         if tracker.run_id is not None and tracker.run_id != earlier:
             tracker.log_params(flatten(config))
             journal.note("run", tracker.run_id)
         yield tracker
-        status = "FINISHED"
-    finally:
-        tracker.close(status)
 
 
 def publish(

@@ -28,7 +28,8 @@ from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError, StoppedError, TrainingError
 from protclip.model.text import PRESETS as TEXT_PRESETS
-from protclip.tracking.base import Param, Status, Tracker
+from protclip.tracking.base import Param, Tracker
+from protclip.tracking.ending import closing
 from protclip.tracking.mlflow import open_run
 from protclip.tracking.models import log_checkpoint_model
 from protclip.tracking.params import masked
@@ -111,8 +112,7 @@ def pretrain(config: PretrainConfig, part: Part | None = None) -> dict[str, obje
             parent_id=part.parent_id,
             tags={"job": "pretrain", "data_manifest": PairsManifest.digest(config.data), "data": config.data},
         )
-        status: Status = "FAILED"
-        try:
+        with closing(tracker):
             tracker.log_params(flatten(config) | {f"varied/{key}": v for key, v in part.varied.items()})
             tracker.log_text(masked(dump_yaml(config)), "config.yaml")
             _log_data(tracker, config.data, manifest)
@@ -120,15 +120,11 @@ def pretrain(config: PretrainConfig, part: Part | None = None) -> dict[str, obje
             uri, meta = checkpoint.complete(run_uri)[0]
             tracker.set_tags({"checkpoint": uri})
             if steps < config.train.max_steps:
-                status = "KILLED"
                 raise StoppedError(
                     f"stopped at step {meta.step} of {config.train.max_steps}, checkpoint {uri}; submit the "
                     "same command again to continue"
                 )
             model = log_checkpoint_model(tracker, uri, wait_s=config.tracking.wait_s)
-            status = "FINISHED"
-        finally:
-            tracker.close(status)
     return {
         "run": run_uri,
         "checkpoint": uri,

@@ -11,10 +11,10 @@ from protclip.config.keys import flatten
 from protclip.config.load import dump_yaml
 from protclip.config.study import StudyConfig
 from protclip.data.manifest import StrataManifest
-from protclip.errors import StoppedError
 from protclip.evaluation.registry import load_benchmark
 from protclip.evaluation.runner import check_prepared
-from protclip.tracking.base import Status, Tracker
+from protclip.tracking.base import Tracker
+from protclip.tracking.ending import closing
 from protclip.tracking.mlflow import open_run
 from protclip.tracking.params import masked
 from protclip.tuning.candidate import Template
@@ -61,16 +61,9 @@ def remembered(config: StudyConfig, template: Template, job: str, run_id: str | 
     text = dump_yaml(config)
     storage.write_bytes(storage.join(template.place, f"{job}.yaml"), text.encode())
     tracker = open_run(config.tracking, config.name, run_id=run_id, tags={"job": job})
-    status: Status = "FAILED"
-    try:
+    with closing(tracker):
         if tracker.run_id != run_id:
             # They do not change in MLflow; how many trials there are may.
             tracker.log_params(flatten(config))
         tracker.log_text(masked(text), f"{job}.yaml")
         yield tracker
-        status = "FINISHED"
-    except StoppedError:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.close(status)

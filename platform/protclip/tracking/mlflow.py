@@ -21,6 +21,7 @@ from protclip.config.keys import show
 from protclip.errors import TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Row, Status, Tracker
+from protclip.tracking.ending import ERROR_TAG
 from protclip.tracking.params import masked
 from protclip.tracking.server import (
     FAILURES,
@@ -141,6 +142,8 @@ def _begin(config: TrackingConfig, uri: str, run_name: str, run_id: str | None, 
             parent = {} if parent_id is None else {PARENT_TAG: parent_id}
             return client.create_run(experiment_id, run_name=run_name, tags=parent).info.run_id
     client.update_run(run_id, status="RUNNING")
+    if ERROR_TAG in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, ERROR_TAG)
     return run_id
 
 
