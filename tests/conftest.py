@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from faulty_s3 import FaultyS3
 from ray_forks import forking_workers
 
 REPO = Path(__file__).resolve().parents[1]
+
+# A busy machine is no reason for a test to fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(trylast=True)

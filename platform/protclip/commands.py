@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protclip.config import benchmarks, data, export, report, schema, study
+from protclip.config import benchmarks, data, doctor, export, report, schema, study
 from protclip.config.base import Config
 
 Result = Mapping[str, Any]
@@ -140,6 +140,12 @@ def _theta_report(config: report.ThetaReportConfig, _: Path | None) -> Result:
     return theta_report(config)
 
 
+def _doctor(config: doctor.DoctorConfig, _: Path | None) -> Result:
+    from protclip.cluster.doctor import doctor
+
+    return doctor(config)
+
+
 def _quickstart(config: schema.QuickstartConfig, _: Path | None) -> Result:
     from protclip.cluster.quickstart import quickstart
 
@@ -151,6 +157,12 @@ COMMANDS: dict[str, Command] = {
         schema.QuickstartConfig,
         "The whole path at small scale: make a sample, prepare, sample, pre-train, evaluate.",
         _quickstart,
+    ),
+    "doctor": Command(
+        doctor.DoctorConfig,
+        "Check in a minute whether storage, MLflow, every node and the network are ready for a job.",
+        _doctor,
+        script="doctor",
     ),
     "synthesize": Command(data.SynthesizeConfig, "Write a made sample of UniProtKB flat files.", _synthesize),
     "download": Command(

@@ -4,11 +4,15 @@ A message says what is wrong, where, and what to do about it; the command line p
 alone, never a traceback.
 """
 
+from collections.abc import Mapping
+
 
 class ProtclipError(Exception):
     """Base of every error that is the user's to mend."""
 
     exit_code = 1
+    result: Mapping[str, object] | None = None
+    """What was found all the same, the job's answer on stdout."""
 
 
 class ConfigError(ProtclipError, ValueError):
@@ -45,6 +49,16 @@ class TrainingError(ProtclipError):
     """A training run cannot go on by itself, and would end the same way again."""
 
     exit_code = 7
+
+
+class PreflightError(ProtclipError):
+    """Something is not ready for a job; `result` says what."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, result: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class StoppedError(ProtclipError):

@@ -65,8 +65,10 @@ def on_device(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether the forward pass runs under bf16 autocast."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    """Whether the forward pass runs under bf16 autocast; by "auto" where CUDA hardware computes in it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _lengths(mask_NL: Tensor) -> tuple[int, ...]:

@@ -283,7 +283,7 @@ def test_sample_weighs_by_the_consistency_that_embed_wrote(config, tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_embed_refuses_workers_the_cluster_has_no_room_for(config):
-    with pytest.raises(ConfigError, match="a worker needs 999 CPUs and 0 GPUs, the cluster has 4"):
+    with pytest.raises(ConfigError, match="wanted: 1 worker of 999 CPUs; the cluster has 1 node of 4 CPUs"):
         embed(with_(config, num_workers=None, cpus_per_worker=999))
 
 

@@ -1,6 +1,5 @@
 """Pre-training whose workers, driver and storage fail: the run that comes out is the one without faults."""
 
-import json
 import os
 import re
 import signal
@@ -12,37 +11,15 @@ from pathlib import Path
 
 import pytest
 import ray
-import torch
 
 import tiny_runs
-from protclip import checkpoint
 from protclip.cluster import pretrain as pretrain_module
 from protclip.cluster.pretrain import pretrain
 from protclip.config.schema import PretrainConfig
 from protclip.errors import StoppedError, TrainingError
-from protclip.training import loop
-from protclip.training.notice import Notice
-from protclip.training.store import CheckpointStore
-from tiny_runs import Batches, assert_same_pairs, config, kill, recording_worker, wait
+from tiny_runs import Batches, assert_same_pairs, assert_same_weights, config, kill, recording_worker, wait
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
-
-
-class Silent:
-    """A reporter that keeps nothing."""
-
-    def metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Does nothing."""
-
-    def progress(self, step: int, text: str) -> None:
-        """Does nothing."""
-
-    def at(self, step: int, phase: str) -> None:
-        """Does nothing."""
-
-    def notice(self) -> Notice:
-        """Asks for nothing."""
-        return Notice.NONE
 
 
 @pytest.fixture(autouse=True)
@@ -54,26 +31,7 @@ def _ray_train_looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Batches, Path]:
     """What the bare loop sees in six steps, and its run."""
     place = tmp_path_factory.mktemp("whole")
-    seen = place / "seen"
-    seen.mkdir()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "BatchIterator", tiny_runs.recorded(loop.BatchIterator, seen, {}))
-        with CheckpointStore(str(place / "job"), 1, 0, "none") as store:
-            loop.train(config(tiny_pairs, place), Silent(), torch.device("cpu"), store=store)
-    torch.set_num_threads(threads)
-    (batches,) = tiny_runs.seen(seen)
-    return batches, place / "job"
-
-
-def assert_same_weights(run: Path, whole: Path, tolerance: float = 0) -> None:
-    """Two runs ended with the same weights."""
-    one, two = checkpoint.load(str(whole)), checkpoint.load(str(run))
-    assert (two.meta.step, two.meta.epoch, two.meta.batch_index) == (6, 0, 6)
-    assert one.weights.keys() == two.weights.keys()
-    for name, tensor in one.weights.items():
-        torch.testing.assert_close(two.weights[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
+    return tiny_runs.alone(tiny_pairs, place), place / "job"
 
 
 DRIVER = """
@@ -91,13 +49,9 @@ sys.exit(main(["pretrain", *values]))
 
 def driver(place: Path, given: PretrainConfig) -> subprocess.Popen[bytes]:
     """The command line in another process, on the same cluster; what it says is in the file `said`."""
-    flat = given.model_dump(mode="json", exclude_unset=True)
-    values = [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat.items()
-    ]
     path = os.pathsep.join(p for p in sys.path if p)
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(place / "seen"), *values],
+        [sys.executable, "-c", DRIVER, str(place / "seen"), *tiny_runs.as_arguments(given)],
         env={**os.environ, "PYTHONPATH": path, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
         stdout=subprocess.DEVNULL,
         stderr=(place / "said").open("wb"),

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,11 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_study_outlives_dying_and_broken_candidates_and_stops_pruned_ones(config: SweepConfig) -> None:
+def test_study_outlives_dying_and_broken_candidates_and_stops_pruned_ones(
+    config: SweepConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    monkeypatch.setattr(tune_module.tempfile, "TemporaryDirectory", lambda prefix: nullcontext(place))
     template = Template(config, CONF)
     names = ("good-1", "dies-1", "breaks-1", "waits-1", "fails-1")
     source = Listed(template, *names, prune="waits-1")
@@ -131,6 +136,9 @@ def test_study_outlives_dying_and_broken_candidates_and_stops_pruned_ones(config
         "fails-1": "failed",
     }
     assert len(attempts(config, "dies-1")) == 2
+    # What a candidate gave Ray Tune to keep would be lost on a node that does not see this directory.
+    assert list(place.rglob("good-1"))
+    assert not list(place.rglob("checkpoint*"))
     assert len(attempts(config, "breaks-1")) == 1 + config.retries
     assert "ZeroDivisionError: a bug" in source.outcomes["breaks-1"].error
     assert source.outcomes["fails-1"].error == "lr is too high"
@@ -176,10 +184,10 @@ def test_study_asked_to_stop_waits_for_its_candidates(config: SweepConfig) -> No
     assert "waits-4" not in source.outcomes
 
 
-def test_room_is_what_the_cluster_has_for_workers_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_room_is_what_the_cluster_has_for_workers_alone() -> None:
     assert room(ScalingConfig(num_workers=1, use_gpu=False)) == 4
     assert room(ScalingConfig(num_workers=2, use_gpu=False)) == 2
     assert room(ScalingConfig(num_workers=1, cpus_per_worker=3, use_gpu=False)) == 1
-    assert not caplog.records
-    assert room(ScalingConfig(num_workers=1, use_gpu=True)) == 1
-    assert "waits for nodes to join" in caplog.text
+    assert room(ScalingConfig(num_workers=2, use_gpu=False), most=9) == 2
+    with pytest.raises(ConfigError, match="no room: wanted: 1 worker of 1 CPU, 1 GPU; the cluster has"):
+        room(ScalingConfig(num_workers=1, use_gpu=True))

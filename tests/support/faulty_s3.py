@@ -1,16 +1,26 @@
 """An S3 server (moto) in a thread of this process that fails as it is told."""
 
+import asyncio
+import functools
+import inspect
 import logging
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import pytest
 from werkzeug.wsgi import get_input_stream
+
+from protclip.storage import filesystems
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Fault = Callable[[App, dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -37,6 +47,29 @@ SLOW_DOWN = error("503 Slow Down", "SlowDown")
 MISSING = error("404 Not Found", "NoSuchKey")
 ERROR_IN_OK = error("200 OK", "InternalError")
 """What S3 answers when the completion of an upload fails after it has begun to answer."""
+
+
+def ignore_condition(
+    app: App, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Writes whether or not something is there."""
+    environ.pop("HTTP_IF_NONE_MATCH", None)
+    return app(environ, start_response)
+
+
+def google(app: App, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """As Google's: no checksums of newer clients, no conditions, no joint deletion, no copied parts."""
+    names = " ".join(environ).lower()
+    query = environ["QUERY_STRING"]
+    if "amz_checksum" in names or "amz_sdk_checksum" in names or "amz_trailer" in names:
+        return error("403 Forbidden", "SignatureDoesNotMatch")(app, environ, start_response)
+    if "HTTP_X_AMZ_COPY_SOURCE" in environ or query.startswith("delete"):
+        return error("501 Not Implemented", "NotImplemented")(app, environ, start_response)
+    if environ["REQUEST_METHOD"] == "DELETE" and "uploadId" not in query:
+        # Here another client would have removed it already.
+        b"".join(app(environ.copy(), lambda *_: None))
+        return MISSING(app, environ, start_response)
+    return ignore_condition(app, environ, start_response)
 
 
 def drop(_: App, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -130,22 +163,41 @@ class Rule:
     done: int = 0
 
 
+@dataclass(frozen=True)
+class Request:
+    """A request that came.
+
+    Attributes:
+        line: "METHOD bucket/key?query".
+        num_bytes: Size of its body.
+        user: Access key it is signed with.
+        copies: Whether the store is to copy an object.
+    """
+
+    line: str
+    num_bytes: int
+    user: str
+    copies: bool
+
+
 @dataclass
 class FaultyS3:
     """The server and its rules; the first rule that takes a request decides.
 
     Attributes:
         endpoint: Its URL.
-        seen: The requests since the last `reset`.
+        seen: The requests since the last `reset`, as lines.
+        requests: The same with what else is known of them.
     """
 
     endpoint: str = ""
     seen: list[str] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     _rules: list[Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self) -> Callable[[], None]:
-        """Serves until the function returned is called."""
+    def start(self, certificate: tuple[str, str] | None = None) -> Callable[[], None]:
+        """Serves until the function returned is called; with a certificate and its key by TLS."""
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             MotoRequestHandler,
@@ -160,8 +212,10 @@ class FaultyS3:
             fault = self._take(environ)
             return app(environ, start_response) if fault is None else fault(app, environ, start_response)
 
-        server = make_server("127.0.0.1", 0, serve, threaded=True, request_handler=MotoRequestHandler)
-        self.endpoint = f"http://127.0.0.1:{server.server_port}"
+        server = make_server(
+            "127.0.0.1", 0, serve, threaded=True, request_handler=MotoRequestHandler, ssl_context=certificate
+        )
+        self.endpoint = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, name="s3", daemon=True)
         thread.start()
 
@@ -198,12 +252,21 @@ class FaultyS3:
         with self._lock:
             self._rules.clear()
             self.seen.clear()
+            self.requests.clear()
 
     def _take(self, environ: dict[str, Any]) -> Fault | None:
         """Notes a request and finds what it gets."""
         line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'].lstrip('/')}?{environ['QUERY_STRING']}"
         with self._lock:
             self.seen.append(line)
+            self.requests.append(
+                Request(
+                    line,
+                    int(environ.get("CONTENT_LENGTH") or 0),
+                    environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0],
+                    "HTTP_X_AMZ_COPY_SOURCE" in environ,
+                )
+            )
             for rule in self._rules:
                 if not rule.request.search(line) or rule.done == rule.times:
                     continue
@@ -213,3 +276,21 @@ class FaultyS3:
                     rule.done += 1
                     return rule.fault
         return None
+
+
+@functools.cache
+def hasty_client(endpoint: str, read_timeout: float) -> "S3FileSystem":
+    """A client of the package that asks three times at each level."""
+    make = inspect.unwrap(filesystems._s3_client)
+    return make(endpoint, connect_timeout=5, read_timeout=read_timeout, max_attempts=3, retries=3)
+
+
+@contextmanager
+def haste(endpoint: str) -> Iterator[None]:
+    """The package's client is a hasty one, and waits but a moment for the next attempt."""
+    sleep = asyncio.sleep
+    client = hasty_client(endpoint, read_timeout=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(min(seconds, 0.001), *rest))
+        patch.setattr(filesystems, "_s3_client", lambda *_, **__: client)
+        yield

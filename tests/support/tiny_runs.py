@@ -13,12 +13,17 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ray
+import torch
 
+from protclip import checkpoint
 from protclip.cluster import worker as worker_module
 from protclip.cluster.board import BEAT_S
 from protclip.config.schema import PretrainConfig
+from protclip.training.notice import Notice
+from protclip.training.store import CheckpointStore
 
 # Workers cannot import tests.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -45,6 +50,12 @@ def config(pairs: Path, place: Path | str, name: str = "job", **sections: dict[s
     for section, keys in sections.items():
         values[section] = values.get(section, {}) | keys
     return PretrainConfig.model_validate(values)
+
+
+def as_arguments(given: PretrainConfig) -> list[str]:
+    """It on the command line."""
+    flat = given.model_dump(mode="json", exclude_unset=True)
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flat.items()]
 
 
 def kill() -> None:
@@ -113,6 +124,50 @@ def seen(folder: Path) -> list[Batches]:
             groups[path.name.partition("-")[0]][epoch, index] += keys
     groups.pop("fault", None)
     return [{batch: sorted(keys) for batch, keys in group.items()} for group in groups.values()]
+
+
+class Silent:
+    """A reporter that keeps nothing."""
+
+    def metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Does nothing."""
+
+    def progress(self, step: int, text: str) -> None:
+        """Does nothing."""
+
+    def at(self, step: int, phase: str) -> None:
+        """Does nothing."""
+
+    def notice(self) -> Notice:
+        """Asks for nothing."""
+        return Notice.NONE
+
+
+def alone(pairs: Path, place: Path) -> Batches:
+    """What the bare loop sees in six steps; the run is `job` in the place."""
+    from protclip.training import loop
+
+    folder = place / "seen"
+    folder.mkdir()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with (
+        mock.patch.object(loop, "BatchIterator", recorded(loop.BatchIterator, folder, {})),
+        CheckpointStore(str(place / "job"), 1, 0, "none") as store,
+    ):
+        loop.train(config(pairs, place), Silent(), torch.device("cpu"), store=store)
+    torch.set_num_threads(threads)
+    (batches,) = seen(folder)
+    return batches
+
+
+def assert_same_weights(run: Path, whole: Path, tolerance: float = 0) -> None:
+    """Two runs ended with the same weights."""
+    one, two = checkpoint.load(str(whole)), checkpoint.load(str(run))
+    assert (two.meta.step, two.meta.epoch, two.meta.batch_index) == (6, 0, 6)
+    assert one.weights.keys() == two.weights.keys()
+    for name, tensor in one.weights.items():
+        torch.testing.assert_close(two.weights[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
 
 
 def assert_same_pairs(folder: Path, expected: Batches) -> None:

@@ -167,7 +167,7 @@ def test_main_lists_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_main_refuses_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
     assert capsys.readouterr().err == (
-        f"error: unknown command 'train'; the commands are {', '.join(COMMANDS)}\n"
+        f"error: unknown command 'train'; the commands are {', '.join(COMMANDS)}, submit\n"
     )
 
 
@@ -196,3 +196,58 @@ def test_user_error_finds_the_cause_inside_wrappers() -> None:
     own = ConfigError("ours")
     own.__cause__ = mistake
     assert user_error(own) is own
+
+
+def test_submit_help_lists_options_and_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in ("--address URL", "--print-id", "--no-wait", "pretrain", "prepare-benchmarks"):
+        assert name in text
+    assert "theta-report" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "error: no job is named; see protclip submit --help\n"),
+        (["stats"], "error: 'stats' is no job; see protclip submit --help\n"),
+        (
+            ["--adress", "x", "pretrain"],
+            "error: unrecognized arguments: --adress; see protclip submit --help\n",
+        ),
+        (
+            ["pretrain", "data=d", "run.name=n", "lr=1"],
+            "error: command line: unknown key 'lr'; did you mean 'optim.lr'?\n",
+        ),
+    ],
+)
+def test_submit_exits_2_for_a_wrong_command_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], expected: str
+) -> None:
+    assert main(["submit", *argv]) == 2
+    assert capsys.readouterr().err.startswith(expected.rstrip("\n"))
+
+
+def test_submit_prints_the_id_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["data=s3://b/p", "run.name=first", "run.storage=s3://b/r", "--dry-run"]
+    assert main(["submit", "--print-id", "pretrain", *keys]) == 0
+    assert capsys.readouterr().out == "pretrain-first\n"
+
+
+def test_run_job_says_that_an_upload_lacks_the_file(
+    job: Job, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cli.IN_JOB, "{}")
+    assert run_job("job", ["--config", "none.yaml"]) == 2
+    assert "this job sees only what was uploaded: look at --working-dir" in capfd.readouterr().err
+
+
+def test_run_job_refuses_places_that_go_with_an_upload(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cli.IN_JOB, "{}")
+    monkeypatch.chdir(tmp_path)
+    assert run_job("pretrain", ["data=s3://b/d", "run.name=n", "--dry-run"]) == 2
+    assert capfd.readouterr().err.startswith(
+        "error: run.storage=outputs/runs: a relative path lies in the job's"
+    )

@@ -18,6 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from protclip.cluster.hang import Beat, Heard, behind
+from protclip.cluster.room import SAY_S, Need, shortage
 from protclip.progress import progress
 from protclip.tracking.base import Tracker
 
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 BEAT_S = 1.0
-WAITING_S = 60.0
-"""How often the driver says that there is no worker yet."""
+AWAY_S = 20.0
+"""A cluster that has not answered for so long is said to be away."""
 
 
 @dataclass(slots=True)
@@ -83,6 +84,10 @@ class _Board:
         """Keeps a log record for the driver's log."""
         self._news.records.append((name, level, message))
 
+    def stopped(self) -> bool:
+        """Whether the training shall stop."""
+        return self._stop
+
     def leave(self, group: int, rank: int) -> None:
         """A rank is done; all that it has sent before is there, since calls arrive in order."""
         if group == self._group and self._beats.pop(rank, None):
@@ -119,6 +124,7 @@ class Supervisor:
         total: Its steps.
         description: What its progress line says.
         timeout_s: Seconds without a step after which a worker hangs.
+        need: The workers, for what is said while there are none.
         stop: Set when the training shall stop.
         heed: Is told what the tracker is told.
 
@@ -133,6 +139,7 @@ class Supervisor:
         total: int,
         description: str,
         timeout_s: float,
+        need: Need,
         *,
         stop: threading.Event,
         heed: Heed,
@@ -140,14 +147,24 @@ class Supervisor:
         self.board = beside_driver(_Board)
         self.hung = ""
         self._tracker, self._stop, self._heed = tracker, stop, heed
-        self._timeout_s = timeout_s
+        self._timeout_s, self._need = timeout_s, need
         self._bar = progress(description, "step", total)
         self._seen = time.monotonic()
         self._hung_group = 0
+        self._asked: Any = None
 
     def look(self) -> None:
         """Takes what has come."""
-        news: _News = ray.get(self.board.read.remote(self._stop.is_set()))
+        self._asked = self._asked or self.board.read.remote(self._stop.is_set())
+        if not ray.wait([self._asked], timeout=AWAY_S)[0]:
+            log.error(
+                "the Ray cluster has not answered for %g s; if its head is gone, Ray ends this process in "
+                "a minute: start the head and submit the same command again to continue",
+                AWAY_S,
+            )
+            return
+        news: _News = ray.get(self._asked)
+        self._asked = None
         for name, level, message in news.records:
             logging.getLogger(name).log(level, "%s", message)
         for metrics, step in news.metrics:
@@ -184,10 +201,9 @@ class Supervisor:
         now = time.monotonic()
         if training:
             self._seen = now
-        elif now - self._seen > WAITING_S:
+        elif now - self._seen > SAY_S:
             self._seen = now
-            free, total = (r.get("CPU", 0) for r in (ray.available_resources(), ray.cluster_resources()))
-            log.info("waiting for workers to start; %g of the cluster's %g CPUs are free", free, total)
+            log.info("waiting for workers to start: %s", shortage(self._need))
 
 
 @contextmanager

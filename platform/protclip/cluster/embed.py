@@ -11,13 +11,12 @@ import logging
 from functools import partial
 from itertools import chain
 
-import ray
-
 from protclip import checkpoint, storage
 from protclip.checkpoint import Meta
 from protclip.cluster.embed_file import STAGE, EmbeddedFile, FileEmbedder, Source, journal_name, schema_of
 from protclip.cluster.journal import Journal
 from protclip.cluster.output import Output, publish, tracked
+from protclip.cluster.room import Need, await_room, places
 from protclip.cluster.session import connect, has_gpu
 from protclip.cluster.tasks import Workers, run_stages
 from protclip.config.schema import EmbedConfig, PretrainConfig
@@ -210,16 +209,10 @@ def _workers(config: EmbedConfig, prepare: "partial[FileEmbedder]", most: int) -
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = float(has_gpu())
-    total = ray.cluster_resources()
-    room = int(total.get("CPU", 0)) // config.cpus_per_worker
-    if gpus:
-        room = min(room, int(total.get("GPU", 0) / gpus))
-    if not room and config.num_workers is None:
-        raise ConfigError(
-            f"a worker needs {config.cpus_per_worker} CPUs and {gpus:g} GPUs, the cluster has "
-            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; lower cpus_per_worker or gpus_per_worker"
-        )
-    return Workers(prepare, min(most, config.num_workers or room), config.cpus_per_worker, gpus)
+    each = {"CPU": config.cpus_per_worker, "GPU": gpus}
+    await_room(Need(1, each, "lower cpus_per_worker or gpus_per_worker"))
+    count = min(most, config.num_workers or places(each))
+    return Workers(prepare, count, config.cpus_per_worker, gpus)
 
 
 def _publish(manifest: EmbeddingsManifest, output: str, tracker: Tracker) -> None:

@@ -1,8 +1,10 @@
 """A training's worker group on Ray Train: how it begins, is resized and stopped, and what is not retried."""
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,14 +16,19 @@ import ray
 import ray.train
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from protclip.cluster.errors import user_error
 from protclip.cluster.process import join_group, leave_group
-from protclip.errors import DataError
+from protclip.cluster.room import POLL_S, Need, explain
+from protclip.errors import DataError, StoppedError, TrainingError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Ray Train asks for places again and again, and hears nothing in between.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
 
 
 @dataclass
@@ -68,6 +75,49 @@ class NoRetry(ray.train.UserCallback):
             error = user_error(exception)
             if error is not None and not isinstance(error, DataError):
                 raise error
+
+
+class Patience(ControllerCallback, WorkerGroupCallback):
+    """Ends a run whose workers find no room for too long, or that is asked to stop while it has none.
+
+    Args:
+        need: The workers.
+        limit_s: Seconds they may take to start, at first and after each failure.
+        board: Where the wish to stop is.
+    """
+
+    def __init__(self, need: Need, limit_s: float, board: Any) -> None:
+        self._need, self._limit_s, self._board = need, limit_s, board
+        self._since: float | None = None
+
+    def after_controller_start(self, train_run_context: object) -> None:
+        """There are no workers yet."""
+        self._since = time.monotonic()
+
+    def after_worker_group_start(self, worker_group: object) -> None:
+        """There are workers."""
+        self._since = None
+
+    def after_worker_group_shutdown(self, worker_group_context: object) -> None:
+        """There are none any more."""
+        self._since = time.monotonic()
+
+    def after_controller_state_update(self, previous_state: object, current_state: object) -> None:
+        """Raises what ends the run; called again and again."""
+        if self._since is None:
+            return
+        if ray.get(self._board.stopped.remote()):
+            raise StoppedError(
+                "stopped while no worker was at work; submit the same command again to continue"
+            )
+        if time.monotonic() - self._since > self._limit_s:
+            raise TrainingError(
+                f"no room for the workers within scaling.start_timeout_s={self._limit_s:g} s: "
+                f"{explain(self._need)}; then submit the same command again"
+            )
+        if current_state is previous_state:
+            # An elastic group is waiting, which Ray Train does without a pause.
+            time.sleep(POLL_S)
 
 
 def in_thread(run: Callable[[], T]) -> T:

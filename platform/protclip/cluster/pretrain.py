@@ -13,17 +13,20 @@ from pathlib import Path
 
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from protclip import checkpoint, storage
 from protclip.cluster.board import Heed, Supervisor, supervising
 from protclip.cluster.claim import claimed
-from protclip.cluster.group import GroupConfig, NoRetry, died, in_thread, signals_to
+from protclip.cluster.errors import user_error
+from protclip.cluster.group import GroupConfig, NoRetry, Patience, died, in_thread, signals_to
+from protclip.cluster.room import Need, check_room
 from protclip.cluster.session import connect, has_gpu
 from protclip.cluster.worker import run_rank
 from protclip.config.keys import flatten
 from protclip.config.load import dump_yaml
-from protclip.config.schema import PretrainConfig
+from protclip.config.schema import PretrainConfig, ScalingConfig
 from protclip.data.manifest import MANIFEST_NAME, TOKENIZER_NAME, PairsManifest
 from protclip.data.tokenizer import TextTokenizer
 from protclip.errors import CheckpointError, ConfigError, DataError, StoppedError, TrainingError
@@ -105,6 +108,7 @@ def pretrain(config: PretrainConfig, part: Part | None = None) -> dict[str, obje
         if previous:
             check_resume(config, *previous)
         connect(min_cpus=int(config.scaling.num_workers * config.scaling.cpus_per_worker))
+        check_room(workers(config.scaling))
         tracker = open_run(
             config.tracking,
             config.run.name,
@@ -133,6 +137,19 @@ def pretrain(config: PretrainConfig, part: Part | None = None) -> dict[str, obje
         "metrics": {name: value for name, value in meta.metrics.items() if name.startswith("valid/")},
         "run_id": tracker.run_id,
     }
+
+
+def workers(scaling: ScalingConfig) -> Need:
+    """The workers that a training on the connected cluster cannot begin without."""
+    use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
+    remedy = "lower scaling.num_workers or scaling.cpus_per_worker, or set scaling.min_workers"
+    if scaling.min_workers:
+        remedy = "lower scaling.min_workers or scaling.cpus_per_worker"
+    return Need(
+        scaling.min_workers or scaling.num_workers,
+        {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+        remedy + (", or set scaling.use_gpu=false" if use_gpu else ""),
+    )
 
 
 def check_data(config: PretrainConfig) -> PairsManifest:
@@ -237,9 +254,10 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str, part: Part) -> int:
         TrainingError: Workers died or hung more often than `scaling.max_failures`.
     """
     scaling, run = config.scaling, config.run
-    use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
+    need = workers(scaling)
+    use_gpu = "GPU" in need.each
     supervisor = Supervisor(
-        tracker, config.train.max_steps, run.name, scaling.timeout_s, stop=part.stop, heed=part.heed
+        tracker, config.train.max_steps, run.name, scaling.timeout_s, need, stop=part.stop, heed=part.heed
     )
     # Ray Train keeps nothing that matters, and what it keeps must not decide about the next attempt.
     with tempfile.TemporaryDirectory(prefix="protclip-") as place, supervising(supervisor):
@@ -257,13 +275,16 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str, part: Part) -> int:
                 if scaling.min_workers
                 else scaling.num_workers,
                 use_gpu=use_gpu,
-                resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+                resources_per_worker=dict(need.each),
             ),
             run_config=ray.train.RunConfig(
                 name=f"{run.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=place,
                 failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
-                callbacks=[NoRetry()],
+                callbacks=[
+                    NoRetry(),
+                    Patience(need, scaling.start_timeout_s, supervisor.board),  # pyright: ignore[reportArgumentType]
+                ],
             ),
             # Twice the time-out, so that the rank which is behind is named before the others give up.
             torch_config=GroupConfig(
@@ -276,6 +297,16 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str, part: Part) -> int:
         try:
             with signals_to(part.stop):
                 return int(in_thread(trainer.fit).return_value)  # pyright: ignore[reportArgumentType]
+        except ray.train.ControllerError as error:
+            known = user_error(error)
+            if known is None:
+                raise
+            raise known from None
+        except RayActorError as error:
+            raise TrainingError(
+                "the process that leads the workers is gone, with its node or with the head; submit "
+                "the same command again to continue from the newest checkpoint"
+            ) from error
         except ray.train.WorkerGroupError as error:
             if not supervisor.hung and not died(error):
                 raise

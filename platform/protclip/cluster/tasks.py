@@ -18,6 +18,7 @@ import ray
 import ray.data
 from ray.util.debug import log_once
 
+from protclip.cluster.room import Need, await_room
 from protclip.errors import ProtclipError
 
 PAYLOAD = "payload"
@@ -92,10 +93,12 @@ def run_stages(
 
     Raises:
         ProtclipError: A task raised it.
+        ConfigError: No node with a CPU comes.
     """
     rows = [{PAYLOAD: pickle.dumps(item)} for item in items]
     if not rows:
         return
+    await_room(Need(1, {"CPU": 1}, "start a node that has a CPU"))
     # Ray Data would announce once that its progress bars are off, and each execution.
     log_once("ray_data_progress_manager_disabled")
     logging.getLogger("ray.data").setLevel(logging.WARNING)

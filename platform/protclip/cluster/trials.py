@@ -16,9 +16,9 @@ import torch
 from ray.exceptions import RayError
 
 from protclip.cluster.errors import user_error
+from protclip.cluster.room import Need, await_room
 from protclip.cluster.session import has_gpu
 from protclip.config.benchmarks import SuiteConfig
-from protclip.errors import ConfigError
 from protclip.evaluation.embed import Embedder
 from protclip.evaluation.encoders import COMPUTE, ModelEncoder, load_embedder
 from protclip.evaluation.kind import Wanted
@@ -29,6 +29,9 @@ from protclip.evaluation.trial import Result, Trial
 from protclip.progress import progress
 
 log = logging.getLogger(__name__)
+
+SHARE_OF_GPU = 0.25
+"""What a run takes of a GPU where nothing else is asked for."""
 
 CHUNK_LETTERS, GPU_CHUNK_LETTERS = 2**18, 2**22
 """Letters of the sequences or texts that a task embeds: enough that the model is worth loading, and no more,
@@ -60,12 +63,10 @@ class Place:
         Raises:
             ConfigError: The cluster has no room for a task.
         """
-        cpus = ray.cluster_resources().get("CPU", 0)
-        if config.cpus_per_run > cpus:
-            raise ConfigError(
-                f"a run needs {config.cpus_per_run:g} CPUs, the cluster has {cpus:g}; lower cpus_per_run"
-            )
-        gpus = config.gpus_per_run if has_gpu() else 0
+        gpus = config.gpus_per_run
+        if gpus is None:
+            gpus = SHARE_OF_GPU * has_gpu()
+        await_room(Need(1, {"CPU": config.cpus_per_run, "GPU": gpus}, "lower cpus_per_run"))
         return cls(checkpoint, results, config.batch_size, config.cpus_per_run, gpus)
 
     def limit_threads(self) -> None:

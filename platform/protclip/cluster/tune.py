@@ -26,7 +26,9 @@ from ray.tune.search import Searcher
 from protclip.cluster.board import beside_driver
 from protclip.cluster.candidate import run_candidate
 from protclip.cluster.group import in_thread, signals_to
-from protclip.cluster.session import connect, has_gpu
+from protclip.cluster.pretrain import workers
+from protclip.cluster.room import check_room, grows, places, shortage
+from protclip.cluster.session import connect
 from protclip.config.schema import ScalingConfig
 from protclip.config.study import StudyConfig
 from protclip.errors import ConfigError, StoppedError, TrainingError
@@ -68,13 +70,13 @@ def run_candidates(
     Raises:
         StoppedError: It was asked to stop, and every training has written a checkpoint.
         TrainingError: One after the other fails.
-        ConfigError: The tracking file cannot be reached from all nodes, or the source refuses what a
-            candidate reports.
+        ConfigError: The tracking file cannot be reached from all nodes, no training finds room, or the
+            source refuses what a candidate reports.
     """
     scaling = template.base.pretrain.scaling
     connect(min_cpus=int(scaling.num_workers * scaling.cpus_per_worker))
     _check_tracking(config)
-    at_once = config.concurrency or room(scaling)
+    at_once = room(scaling, config.concurrency)
     left = source.total - source.finished
     log.info("%d of %d trainings left, up to %d at a time", left, source.total, at_once)
     # It looks for files that it was told not to write.
@@ -102,6 +104,8 @@ def run_candidates(
                 storage_path=place,
                 callbacks=[_Failures(referee)],
                 failure_config=tune.FailureConfig(max_failures=config.retries),
+                # It would be looked for in a directory that other nodes do not see.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         )
@@ -109,23 +113,27 @@ def run_candidates(
     referee.conclude()
 
 
-def room(scaling: ScalingConfig) -> int:
-    """How many trainings find room in the cluster as it is now, at least one.
+def room(scaling: ScalingConfig, most: int | None = None) -> int:
+    """How many trainings run at a time: as many as find room in the cluster as it is now, at least one.
 
     Their drivers hold no CPU, so that no training can wait for what the driver of another one has.
+
+    Args:
+        scaling: Of each.
+        most: Bounds it, and tells for how many a cluster may grow that does so by itself.
+
+    Raises:
+        ConfigError: Not even one ever finds room.
     """
-    total = ray.cluster_resources()
-    use_gpu = has_gpu() if scaling.use_gpu is None else scaling.use_gpu
-    rooms = [total.get("CPU", 0) // (scaling.num_workers * scaling.cpus_per_worker)]
-    if use_gpu:
-        rooms.append(total.get("GPU", 0) // scaling.num_workers)
-    if min(rooms) < 1:
-        log.warning(
-            "scaling.num_workers=%d finds no room in the cluster as it is now (%g CPUs, %g GPUs); it waits "
-            "for nodes to join",
-            *(scaling.num_workers, total.get("CPU", 0), total.get("GPU", 0)),
-        )
-    return max(1, int(min(rooms)))
+    need = workers(scaling)
+    check_room(need)
+    found = places(need.each)
+    if found < need.count:
+        log.warning("no training finds room as yet; waiting for nodes: %s", shortage(need))
+    now = max(1, found // scaling.num_workers)
+    if most is None:
+        return now
+    return most if grows() else min(most, now)
 
 
 def _check_tracking(config: StudyConfig) -> None:

@@ -63,8 +63,8 @@ class SuiteConfig(Config):
     resamples: Count = Field(default=1000, description="bootstrap resamples for confidence intervals")
     batch_size: Count = Field(default=64, description="sequences embedded at once")
     cpus_per_run: Annotated[float, Field(gt=0)] = Field(default=1, description="CPUs reserved per run")
-    gpus_per_run: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.25, description="share of a GPU per run, where the cluster has GPUs"
+    gpus_per_run: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="share of a GPU per run; null: 0.25 if the cluster has any"
     )
     tracking: TrackingConfig = TrackingConfig()
 

@@ -207,7 +207,8 @@ class TrainConfig(Config):
     max_steps: Count = Field(default=10_000, description="optimisation steps")
     seed: int = Field(default=0, ge=0, description="seed of weights, masks and order")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="bf16 autocast with fp32 weights on CUDA; auto: bf16 on CUDA, else fp32"
+        default="auto",
+        description="bf16 autocast with fp32 weights; auto: bf16 on GPUs that compute in it, else fp32",
     )
     compile: bool = Field(default=False, description="compile the encoder layers with torch.compile")
     log_every: Count = Field(default=10, description="steps between logged metrics")
@@ -253,6 +254,11 @@ class ScalingConfig(Config):
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=1800, description="seconds without a step after which a hanging worker is named and replaced"
+    )
+    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=1800,
+        description="seconds without room for the workers after which a run gives up; an autoscaler may need "
+        "many minutes for a node",
     )
     use_gpu: bool | None = Field(
         default=None, description="one GPU per worker; null: when the cluster has GPUs"
@@ -339,7 +345,7 @@ class EmbedConfig(Config):
         default=32_768, description="most tokens computed at once, padding included; lower it for less memory"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="bf16 autocast on CUDA; auto: bf16 on CUDA, else fp32"
+        default="auto", description="bf16 autocast; auto: bf16 on GPUs that compute in it, else fp32"
     )
     num_workers: Count | None = Field(
         default=None, description="workers, each with the model; null: as many as the cluster has room for"

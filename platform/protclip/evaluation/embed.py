@@ -29,7 +29,7 @@ class Embedder:
         device: Where to compute; CUDA when there is one by default.
         batch_size: Most inputs computed at once.
         batch_tokens: Most tokens computed at once, padding included; no bound by default.
-        precision: "fp32", "bf16" (autocast), or "auto" for bf16 on CUDA alone.
+        precision: "fp32", "bf16" (autocast), or "auto" for bf16 on GPUs that compute in it.
 
     Attributes:
         model: The model, in evaluation mode on `device`.

@@ -17,7 +17,7 @@ from protclip.evaluation.arrays import standardised
 from protclip.evaluation.embed import pad_tokens
 from protclip.evaluation.spec.sequences import HeadProtocol
 from protclip.model.protclip import ProtCLIP
-from protclip.tensors import PAD
+from protclip.tensors import PAD, uses_bf16
 
 PREDICT_AT_ONCE = 64
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -94,9 +94,9 @@ class EncoderWithHead(nn.Module):
         self._encode = self.model.embed_protein if features == "projected" else self.model.protein_features
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """(B, O) outputs of residue tokens; in bf16 on a GPU, where weights stay float32."""
-        on_gpu = tokens_BL.device.type == "cuda"
-        with torch.autocast(tokens_BL.device.type, dtype=torch.bfloat16, enabled=on_gpu):
+        """(B, O) outputs of residue tokens; in bf16 where a GPU computes in it; weights stay float32."""
+        bf16 = uses_bf16("auto", tokens_BL.device)
+        with torch.autocast(tokens_BL.device.type, dtype=torch.bfloat16, enabled=bf16):
             features_BF = self._encode(tokens_BL)
         return self.head(features_BF.float())
 

@@ -1,27 +1,30 @@
 """Remote files kept on this node: fetched once whatever the number of workers, checked at every use.
 
 The cache lies in `$XDG_CACHE_HOME/protclip` (`~/.cache/protclip`). An entry is one version of what a URI
-names; it appears whole or not at all. What has not been used for longest makes room when the disk gets
-full.
+names; it appears whole or not at all. What has not been used for longest, and by no living process, makes
+room when the disk gets full or the cache larger than the file `max_gb` in its folder says.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from protclip.errors import DataError
 from protclip.progress import progress
+from protclip.storage.failures import explained
 from protclip.storage.files import (
     COPY_BLOCK_BYTES,
     StoredFile,
@@ -31,19 +34,21 @@ from protclip.storage.files import (
     sha256,
     version,
 )
-from protclip.storage.filesystems import basename, explained, filesystem, is_local
+from protclip.storage.filesystems import basename, filesystem, is_local
 from protclip.storage.http import is_http
 
 log = logging.getLogger(__name__)
 
-NOTE, FILES = "sha256.json", "files"
-PIECE_BYTES = 32 * 2**20
+NOTE, FILES, RESERVED = "sha256.json", "files", "bytes"
+LIMIT = "max_gb"
+"""A number in this file of the cache's folder: the most it may hold, in units of 10⁹ bytes."""
+PIECE_BYTES = 8 * 2**20
 PIECES_AHEAD = 8
 ATTEMPTS = 3
 FREE_SHARE = 0.1
 """Share of the disk that is kept free by removing old entries."""
-IN_USE_S = 3600.0
-"""Seconds since its last use for which an entry is not removed."""
+_held: dict[Path, IO[str]] = {}
+"""By entry the file whose lock says that this process uses it."""
 MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 
 
@@ -59,7 +64,8 @@ def cached(uri: str, sha256: str | None = None) -> Path:
             copy is here.
 
     Raises:
-        DataError: It is not there, cannot be read, or is not what its digest says.
+        DataError: It is not there, cannot be read, is not what its digest says, or is larger than the cache
+            may be.
     """
     name = basename(uri.partition("?")[0] if is_http(uri) else uri)
     digests = None if sha256 is None else {name: sha256}
@@ -113,6 +119,8 @@ def _obtain(uri: str, sources: Mapping[str, str], digests: Mapping[str, str] | N
     key = hashlib.sha256(json.dumps([endpoint, uri, versions]).encode()).hexdigest()[:32]
     root = _root()
     entry = root / key
+    # Before it is looked at, so that it cannot be removed afterwards.
+    _hold(entry)
     for _ in range(ATTEMPTS):
         seen = _stamp(entry)
         # Outside the lock, so that all workers of a node check at the same time.
@@ -123,6 +131,7 @@ def _obtain(uri: str, sources: Mapping[str, str], digests: Mapping[str, str] | N
                 if seen:
                     log.warning("%s: its copy in %s is damaged and fetched again", uri, entry)
                 _fetch(uri, sources, versions, entry, digests)
+                return entry / FILES
     raise DataError(f"{uri}: its copy in {entry} is damaged again and again; check that disk")
 
 
@@ -137,6 +146,19 @@ def _root() -> Path:
             "directory on a disk of this node"
         ) from error
     return root
+
+
+def _hold(entry: Path) -> None:
+    """Marks an entry as used by this process, until the process ends."""
+    if entry not in _held:
+        mark = _mark(entry).open("a")
+        fcntl.flock(mark, fcntl.LOCK_SH)
+        _held[entry] = mark
+
+
+def _mark(entry: Path) -> Path:
+    """The file that the users of an entry, or of what is fetched for it, hold a lock on."""
+    return entry.with_suffix(".used")
 
 
 def _stamp(entry: Path) -> tuple[int, int] | None:
@@ -169,36 +191,57 @@ def _fetch(
     stored = {name: list_files(source)[0] for name, source in sources.items()}
     num_bytes = sum(file.num_bytes for file in stored.values())
     partial = entry.with_suffix(".partial")
-    digests: dict[str, str] = {}
     with explained(str(entry.parent), "writing"):
         shutil.rmtree(entry, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
-        _make_room(entry.parent, num_bytes)
-        bar = progress(f"fetching {basename(uri)}", "B", num_bytes, unit_scale=True, leave=False)
-        with bar, ThreadPoolExecutor(PIECES_AHEAD, thread_name_prefix="cache") as pool:
-            for name, file in stored.items():
-                target = partial / FILES / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-                with target.open("wb") as sink:
-                    for data in _pieces(file, pool):
-                        sink.write(data)
-                        content.update(data)
-                        md5.update(data)
-                        bar.update(len(data))
-                    sink.flush()
-                    os.fsync(sink.fileno())
-                digests[name] = content.hexdigest()
-                if known is not None:
-                    if digests[name] != known[name]:
-                        raise _not_the_one(file.uri)
-                elif version(file.uri) != versions[name]:
-                    raise DataError(f"{file.uri}: it has changed while it was read; run again")
-                elif _is_md5(file.uri, versions[name]) and md5.hexdigest() != versions[name]:
-                    raise _not_the_one(file.uri)
-        (partial / NOTE).write_text(json.dumps(digests))
-        partial.rename(entry)
+        with FileLock(entry.parent / "room.lock"):
+            _make_room(uri, entry.parent, num_bytes)
+            partial.mkdir()
+            (partial / RESERVED).write_text(str(num_bytes))
+        try:
+            digests = _fill(uri, partial, num_bytes, stored, versions, known)
+            (partial / NOTE).write_text(json.dumps(digests))
+            (partial / RESERVED).unlink()
+            partial.rename(entry)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     log.info("%s: %s bytes fetched to %s", uri, f"{num_bytes:,}", entry)
+
+
+def _fill(
+    uri: str,
+    partial: Path,
+    num_bytes: int,
+    stored: Mapping[str, StoredFile],
+    versions: Mapping[str, str],
+    known: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Fetches the files of an entry, checked as far as anything says what they are; their digests."""
+    digests: dict[str, str] = {}
+    bar = progress(f"fetching {basename(uri)}", "B", num_bytes, unit_scale=True, leave=False)
+    with bar, ThreadPoolExecutor(PIECES_AHEAD, thread_name_prefix="cache") as pool:
+        for name, file in stored.items():
+            target = partial / FILES / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+            may_be_md5 = known is None and MD5_ETAG.fullmatch(versions[name])
+            # What does not reach the disk before the power fails is noticed at the next use.
+            with target.open("wb") as sink:
+                for data in _pieces(file, pool):
+                    sink.write(data)
+                    content.update(data)
+                    if may_be_md5:
+                        md5.update(data)
+                    bar.update(len(data))
+            digests[name] = content.hexdigest()
+            if known is not None:
+                if digests[name] != known[name]:
+                    raise _not_the_one(file.uri)
+            elif version(file.uri) != versions[name]:
+                raise DataError(f"{file.uri}: it has changed while it was read; run again")
+            elif _is_md5(file.uri, versions[name]) and md5.hexdigest() != versions[name]:
+                raise _not_the_one(file.uri)
+    return digests
 
 
 def _pieces(file: StoredFile, pool: ThreadPoolExecutor) -> Iterator[bytes]:
@@ -230,18 +273,54 @@ def _is_md5(uri: str, etag: str) -> bool:
     return not encrypted
 
 
-def _make_room(root: Path, num_bytes: int) -> None:
-    """Removes what was used least recently, until so many bytes fit and the disk keeps some free."""
+def _make_room(uri: str, root: Path, num_bytes: int) -> None:
+    """Removes what was used least recently, until so many bytes fit and the disk keeps some free.
+
+    Raises:
+        DataError: They never fit into the cache, or not as long as other entries are in use.
+    """
+    limit = _limit(root)
+    if num_bytes > limit:
+        raise DataError(
+            f"{uri}: {num_bytes:,} bytes are more than the cache of this node may hold; raise the number in "
+            f"{root / LIMIT}"
+        )
     disk = shutil.disk_usage(root)
-    missing = num_bytes + FREE_SHARE * disk.total - disk.free
     last_use = {entry: entry.stat().st_mtime for entry in root.iterdir() if entry.is_dir()}
+    sizes = {entry: _num_bytes(entry) for entry in last_use}
     for entry in sorted(last_use, key=last_use.__getitem__):
-        if missing <= 0 or time.time() - last_use[entry] < IN_USE_S:
+        free = disk.free - FREE_SHARE * disk.total
+        if num_bytes <= min(free, limit - sum(sizes.values())):
             return
-        with suppress(Timeout), FileLock(root / f"{entry.stem}.lock", timeout=0):
-            missing -= sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+        with _mark(entry).open("a") as mark, suppress(BlockingIOError):
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.info("%s is removed from the cache, unused for longest", entry)
             shutil.rmtree(entry, ignore_errors=True)
+            disk = shutil.disk_usage(root)
+            del sizes[entry]
+    if num_bytes > limit - sum(sizes.values()):
+        raise DataError(
+            f"{uri}: there is no room for its {num_bytes:,} bytes in the cache of this node, since living "
+            f"processes use {sum(sizes.values()):,} of {limit:,.0f}; raise the number in {root / LIMIT}, or "
+            "run fewer jobs at once"
+        )
+
+
+def _limit(root: Path) -> float:
+    """Bytes that the cache may hold."""
+    try:
+        return float((root / LIMIT).read_text()) * 1e9
+    except FileNotFoundError:
+        return math.inf
+    except ValueError as error:
+        raise DataError(f"{root / LIMIT}: not a number; write the gigabytes the cache may hold") from error
+
+
+def _num_bytes(entry: Path) -> int:
+    """What an entry takes; what one that is being fetched will take."""
+    with suppress(FileNotFoundError):
+        return int((entry / RESERVED).read_text())
+    return sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
 
 
 def _not_the_one(uri: str) -> DataError:

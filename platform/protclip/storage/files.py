@@ -16,7 +16,8 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from protclip.errors import DataError
-from protclip.storage.filesystems import explained, filesystem, is_local
+from protclip.storage.failures import explained
+from protclip.storage.filesystems import filesystem, is_local
 from protclip.storage.http import BUFFER_BYTES, HttpStream, is_http
 
 COPY_BLOCK_BYTES = 8 * 2**20
@@ -260,17 +261,15 @@ def create(uri: str, data: bytes) -> bool:
     """
     with explained(uri, "writing"):
         filesystem_, path = filesystem(uri)
-        try:
-            if is_local(uri):
-                with _local_sink(uri, os.link) as sink:
-                    sink.write(data)
-            else:
-                from protclip.storage.objects import create_object
+        if not is_local(uri):
+            from protclip.storage.objects import create_object
 
-                create_object(filesystem_.handler.fs, path, data)
+            return create_object(filesystem_.handler.fs, path, data)
+        try:
+            with _local_sink(uri, os.link) as sink:
+                sink.write(data)
         except FileExistsError:
-            # The store may have done it, and the request been repeated because its answer was lost.
-            return read_bytes(uri) == data
+            return False
     return True
 
 
@@ -309,14 +308,16 @@ def remove(uri: str) -> None:
     """Deletes a file or a whole directory; nothing happens when it is not there."""
     with explained(uri, "deleting"):
         filesystem_, path = filesystem(uri)
+        if not is_local(uri):
+            from protclip.storage.objects import remove_objects
+
+            remove_objects(filesystem_.handler.fs, path)
+            return
         kind = filesystem_.get_file_info(path).type
         if kind == pafs.FileType.Directory:
             filesystem_.delete_dir(path)
         elif kind == pafs.FileType.File:
             filesystem_.delete_file(path)
-        # s3fs passes over what the store says of single objects.
-        if not is_local(uri) and (left := filesystem_.handler.fs.find(path)):
-            raise OSError(f"{len(left)} objects are still there, the first is s3://{left[0]}")
 
 
 def copy_to(local: Path, uri: str) -> StoredFile:

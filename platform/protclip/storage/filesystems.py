@@ -1,69 +1,103 @@
-"""Which file system serves a URI, and what its failures mean."""
+"""Which file system serves a URI."""
 
-import errno
 import functools
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs as pafs
 
 from protclip.errors import DataError
+from protclip.storage.failures import REFUSED, answer_of, code_of, endpoint, explained, first_line
 
 if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
     from s3fs import S3FileSystem
 
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 32
+"""Open at once per process and endpoint."""
+
 
 def _s3(bucket: str) -> "S3FileSystem":
     """This process's S3 client, once it is known that the bucket answers."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    _check_bucket(endpoint, bucket)
-    return _s3_client(endpoint, connect_timeout=5, read_timeout=60, max_attempts=5)
+    _check_bucket(endpoint(), bucket)
+    return _s3_client(endpoint(), connect_timeout=5, read_timeout=60, max_attempts=5)
 
 
 @functools.cache
 def _s3_client(
-    endpoint: str | None, *, connect_timeout: float, read_timeout: float, max_attempts: int
+    endpoint: str | None, *, connect_timeout: float, read_timeout: float, max_attempts: int, retries: int = 2
 ) -> "S3FileSystem":
     """One client per process and endpoint; a random read asks for what is wanted and no more."""
     import s3fs
 
-    return s3fs.S3FileSystem(
+    client = s3fs.S3FileSystem(
         endpoint_url=endpoint,
         default_cache_type="none",
         use_listings_cache=False,
         skip_instance_cache=True,
-        config_kwargs={
-            "connect_timeout": connect_timeout,
-            "read_timeout": read_timeout,
-            # The standard mode stops repeating requests for good once a longer disturbance used up its quota.
-            "retries": {"total_max_attempts": max_attempts, "mode": "legacy"},
-        },
+        session=_session(),
+        config_kwargs=client_options(connect_timeout, read_timeout, max_attempts),
     )
+    # s3fs repeats each request that botocore gave up, and a read as a whole once more: 20 attempts in all.
+    client.retries = retries
+    return client
+
+
+@functools.cache
+def _session() -> "AioSession":
+    """What finds the settings and credentials of this process, and renews those that expire."""
+    from aiobotocore.session import AioSession
+
+    return AioSession()
+
+
+def client_options(connect_timeout: float, read_timeout: float, max_attempts: int) -> dict[str, Any]:
+    """What an S3 client is told beside what the AWS variables and the profile say; times in seconds."""
+    return {
+        "connect_timeout": connect_timeout,
+        "read_timeout": read_timeout,
+        "max_pool_connections": MAX_CONNECTIONS,
+        # The standard mode stops repeating requests for good once a longer disturbance used up its quota.
+        "retries": {"total_max_attempts": max_attempts, "mode": "legacy"},
+        # Google and older servers refuse the checksums that newer clients send unasked.
+        "request_checksum_calculation": os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
+        "response_checksum_validation": os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required"),
+    }
 
 
 @functools.cache
 def _check_bucket(endpoint: str | None, bucket: str) -> None:
     """Asks once per process, on a short fuse: a dead endpoint costs seconds, real work keeps its patience."""
-    from botocore.exceptions import ClientError
-
-    client = _s3_client(endpoint, connect_timeout=3, read_timeout=5, max_attempts=3)
-    client.retries = 1
+    client = _s3_client(endpoint, connect_timeout=3, read_timeout=5, max_attempts=3, retries=1)
     with explained(f"s3://{bucket}", "reaching the bucket"):
         try:
             client.call_s3("head_bucket", Bucket=bucket)
         except FileNotFoundError as error:
-            raise DataError(f"s3://{bucket}: no such bucket{_endpoint_hint('s3://')}") from error
+            raise DataError(f"s3://{bucket}: no such bucket (endpoint: {endpoint or 'AWS'})") from error
         except OSError as error:
-            if not isinstance(error.__cause__, ClientError):
+            if answer_of(error) is None:
                 raise
-            # It answers: with a refusal to list it, or an error that may be over when it matters.
+            # It answers, but to HEAD without a reason. One that may be over when it matters, or is of no
+            # concern to work that lists nothing, stops nobody.
             log.debug("s3://%s: %s", bucket, error)
+            if not code_of(error).startswith("5"):
+                _ask_why(client, bucket)
+        except ValueError as error:
+            # Of an endpoint or a region that is none.
+            raise DataError(f"s3://{bucket}: {first_line(error)}; check the AWS settings") from error
+
+
+def _ask_why(client: "S3FileSystem", bucket: str) -> None:
+    """Asks a store that refused something for its reason, which is an error unless a right is missing."""
+    try:
+        client.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+    except OSError as error:
+        if code_of(error) not in REFUSED:
+            raise
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -103,36 +137,3 @@ def join(uri: str, *parts: str) -> str:
 def basename(uri: str) -> str:
     """The last component of a URI."""
     return uri.rstrip("/").rpartition("/")[2]
-
-
-@contextmanager
-def explained(uri: str, doing: str) -> Iterator[None]:
-    """Turns a storage failure into one message that names the URI."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DataError(f"{uri}: no such file or directory; check the path and its spelling") from error
-    except PermissionError as error:
-        raise DataError(f"{uri}: {doing} is not permitted; check the credentials and rights") from error
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DataError(f"{uri}: {doing} failed: the disk is full; make room and run again") from error
-        raise DataError(f"{uri}: {doing} failed: {first_line(error)}{_endpoint_hint(uri)}") from error
-    except Exception as error:
-        # botocore and aiohttp raise families of their own from inside the S3 client.
-        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "s3fs"}:
-            raise DataError(f"{uri}: {doing} failed: {first_line(error)}{_endpoint_hint(uri)}") from error
-        raise
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its class name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _endpoint_hint(uri: str) -> str:
-    """What to look at when an object store does not answer."""
-    if not uri.startswith("s3://"):
-        return ""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "the AWS default"
-    return f" (endpoint: {endpoint}; check AWS_ENDPOINT_URL and the AWS credentials, or try again later)"

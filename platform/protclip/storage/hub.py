@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from protclip.errors import DataError
-from protclip.storage.filesystems import first_line
+from protclip.storage.failures import first_line
 
 log = logging.getLogger(__name__)
 

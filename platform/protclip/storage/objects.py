@@ -1,21 +1,32 @@
 """Objects of an S3 store as files: reads that are whole or fail, uploads that end whole or not at all."""
 
+import asyncio
+import functools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, cast
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
 
 from s3fs import S3FileSystem
 from s3fs.core import S3File
 
 from protclip.errors import DataError
-from protclip.storage.filesystems import explained
+from protclip.storage.failures import code_of, explained
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD_BYTES = 16 * 2**20
-PART_BYTES = 50 * 2**20
-"""What an upload sends at once and holds in memory; 10,000 parts are the most an object has."""
+PART_BYTES = 8 * 2**20
+"""An object has at most 10,000 parts: 84 GB."""
+PARTS_AT_ONCE = 8
+REQUESTS_AT_ONCE = 16
+SETTLE_S = 3.0
+"""How long a writer waits for others where the server honours no condition."""
+TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "409", "412"}
+UNKNOWN = {"NotImplemented", "InvalidArgument", "InvalidRequest", "501"}
+"""Answers to a conditional write of servers that do not know it."""
 
 
 class ObjectFile(S3File):
@@ -48,39 +59,211 @@ class ObjectFile(S3File):
         return data
 
 
-def create_object(fs: S3FileSystem, path: str, data: bytes) -> None:
-    """Stores a small object under a name that is free.
+def create_object(fs: S3FileSystem, path: str, data: bytes) -> bool:
+    """Stores a small object under a name that is free; returns whether this call did.
 
-    Raises:
-        FileExistsError: It is not free.
+    Of several writers one succeeds where the server honours `If-None-Match: *`. One that does not (Google,
+    SeaweedFS before 3.97, Garage) takes the last of those that find the name free within `SETTLE_S`.
     """
     bucket, _, key = path.partition("/")
+    put = functools.partial(_call, fs, "put_object", Bucket=bucket, Key=key, Body=data)
+    # Not left to the condition: a server that ignores it would replace what is there.
+    if fs.exists(path):
+        return _content(fs, path) == data
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        put(IfNoneMatch="*")
+        # By now the name is taken, if by the same content: a server that accepts this ignores the condition.
+        put(IfNoneMatch="*")
     except OSError as error:
-        # s3fs knows only the answer of AWS, which names the condition.
-        response: dict[str, dict[str, str]] = getattr(error.__cause__, "response", {})
-        if response.get("Error", {}).get("Code") == "PreconditionFailed":
-            raise FileExistsError(path) from error
-        raise
+        if code_of(error) in TAKEN:
+            # By another, or by this call, whose first answer was lost.
+            return _content(fs, path) == data
+        if code_of(error) not in UNKNOWN:
+            raise
+        put()
+    log.warning(
+        "s3://%s: this server does not honour conditional writes (If-None-Match); of two jobs with one "
+        "output that start within %.0f s of each other, one may notice late",
+        *(bucket, SETTLE_S),
+    )
+    time.sleep(SETTLE_S)
+    return _content(fs, path) == data
+
+
+def _content(fs: S3FileSystem, path: str) -> bytes | None:
+    """The content of a small object; None when it is not there any more."""
+    try:
+        return cast("bytes", fs.cat_file(path))
+    except FileNotFoundError:
+        return None
+
+
+def remove_objects(fs: S3FileSystem, path: str) -> None:
+    """Deletes an object and all below it, one request for each: Google knows no other way.
+
+    Raises:
+        OSError: The store refused to delete one.
+    """
+    bucket, _, key = path.partition("/")
+    first = _call(fs, "list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    keys = [item["Key"] for item in first if item["Key"] == key]
+    more: dict[str, str] = {}
+    while True:
+        page = _call(fs, "list_objects_v2", Bucket=bucket, Prefix=f"{key}/", **more)
+        keys += [item["Key"] for item in page.get("Contents", [])]
+        if not page.get("IsTruncated"):
+            break
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(key: str) -> None:
+        # Google says so of an object that is gone, as after a repeated request.
+        with suppress(FileNotFoundError):
+            _call(fs, "delete_object", Bucket=bucket, Key=key)
+
+    with ThreadPoolExecutor(min(REQUESTS_AT_ONCE, len(keys) or 1), "delete") as pool:
+        list(pool.map(delete, keys))
+
+
+class Upload:
+    """A file whose content becomes an object when it is committed.
+
+    What is larger than a part is sent in parts of equal size, several at once while more is written; memory
+    holds `PARTS_AT_ONCE` of them and the one that is being filled.
+
+    Args:
+        fs: The client.
+        path: Bucket and key.
+    """
+
+    def __init__(self, fs: S3FileSystem, path: str) -> None:
+        self._fs = fs
+        bucket, _, key = path.partition("/")
+        self._target = {"Bucket": bucket, "Key": key}
+        self._part = bytearray()
+        self._id = ""
+        self._sent: list[Future[dict[str, str]]] = []
+        self.closed = False
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Adds bytes; waits while as many parts as may be are under way."""
+        view = memoryview(data)
+        while view:
+            room = PART_BYTES - len(self._part)
+            self._part += view[:room]
+            view = view[room:]
+            if len(self._part) >= PART_BYTES:
+                self._send()
+        return len(data)
+
+    def commit(self) -> None:
+        """Makes the object appear."""
+        if not self._id:
+            _call(self._fs, "put_object", Body=bytes(self._part), **self._target)
+            return
+        if self._part:
+            self._send()
+        parts = [
+            {"PartNumber": number, "ETag": part.result()["ETag"]} for number, part in enumerate(self._sent, 1)
+        ]
+        _complete(self._fs, self._target, self._id, parts)
+
+    def abandon(self) -> None:
+        """Takes back what was sent."""
+        for part in self._sent:
+            part.cancel()
+        if self._id:
+            _abandon(self._fs, self._target, self._id)
+
+    def _send(self) -> None:
+        """Sends the part in memory, as soon as one of those under way is there."""
+        self._id = self._id or _begin(self._fs, self._target)
+        if len(self._sent) >= PARTS_AT_ONCE:
+            self._sent[-PARTS_AT_ONCE].result()
+        self._sent.append(
+            asyncio.run_coroutine_threadsafe(
+                self._fs._call_s3(
+                    "upload_part",
+                    PartNumber=len(self._sent) + 1,
+                    UploadId=self._id,
+                    Body=bytes(self._part),
+                    **self._target,
+                ),
+                cast("asyncio.AbstractEventLoop", self._fs.loop),
+            )
+        )
+        self._part.clear()
 
 
 @contextmanager
 def upload(fs: S3FileSystem, path: str) -> Iterator[IO[bytes]]:
     """A file whose content becomes an object at the end of the block, and is abandoned after an error."""
-    sink = S3File(fs, path, "wb", block_size=PART_BYTES)
+    sink = Upload(fs, path)
     try:
         yield cast("IO[bytes]", sink)
-        try:
-            sink.close()
-        except FileNotFoundError as error:
-            raise OSError(f"the store lost the upload: {error}") from error
+        sink.commit()
     except BaseException:
-        # Otherwise its destructor would upload what there is.
-        sink.closed = True
-        try:
-            with explained(f"s3://{path}", "abandoning an upload"):
-                sink.discard()
-        except DataError as error:
-            log.warning("parts of it stay in the store: %s", error)
+        sink.abandon()
         raise
+    finally:
+        sink.closed = True
+
+
+def join_objects(fs: S3FileSystem, path: str, sources: Sequence[str]) -> None:
+    """Makes one object of several, each but the last of 5 MB or more, inside the store.
+
+    Raises:
+        OSError: It failed; Google's server, for one, answers that it cannot do this.
+    """
+    bucket, _, key = path.partition("/")
+    target = {"Bucket": bucket, "Key": key}
+    upload_id = _begin(fs, target)
+
+    def copy(number: int, source: str) -> dict[str, object]:
+        answer = _call(
+            fs, "upload_part_copy", UploadId=upload_id, PartNumber=number, CopySource=source, **target
+        )
+        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE, "join") as pool:
+            parts = list(pool.map(copy, range(1, len(sources) + 1), sources))
+        _complete(fs, target, upload_id, parts)
+    except BaseException:
+        _abandon(fs, target, upload_id)
+        raise
+
+
+def _call(fs: S3FileSystem, request: str, **arguments: object) -> dict[str, Any]:
+    """The store's answer to a request, which s3fs repeats when that may help."""
+    return cast("dict[str, Any]", fs.call_s3(request, **arguments))
+
+
+def _begin(fs: S3FileSystem, target: Mapping[str, str]) -> str:
+    """The identifier of a new upload in parts."""
+    return str(_call(fs, "create_multipart_upload", **target)["UploadId"])
+
+
+def _complete(
+    fs: S3FileSystem, target: Mapping[str, str], upload_id: str, parts: Sequence[Mapping[str, object]]
+) -> None:
+    """Makes an object of parts that are all there."""
+    try:
+        _call(
+            fs,
+            "complete_multipart_upload",
+            UploadId=upload_id,
+            MultipartUpload={"Parts": list(parts)},
+            **target,
+        )
+    except FileNotFoundError as error:
+        raise OSError(f"the store lost the upload: {error}") from error
+
+
+def _abandon(fs: S3FileSystem, target: Mapping[str, str], upload_id: str) -> None:
+    """Takes back what was sent of an upload in parts, as far as the store lets us."""
+    uri = f"s3://{target['Bucket']}/{target['Key']}"
+    try:
+        with explained(uri, "abandoning an upload"):
+            _call(fs, "abort_multipart_upload", UploadId=upload_id, **target)
+    except DataError as error:
+        log.warning("parts of it stay in the store: %s", error)

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protclip.errors import DataError
+from protclip.storage.failures import explained, first_line
 from protclip.storage.files import HashingWriter, StoredFile, atomic_writer, open_input, read_range
-from protclip.storage.filesystems import explained, first_line, is_local
+from protclip.storage.filesystems import is_local
 
 TRAILER_BYTES = 8
 FOOTER_BYTES = 16 * 2**10

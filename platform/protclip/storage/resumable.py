@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from protclip.storage.failures import code_of, explained
 from protclip.storage.files import (
     COPY_BLOCK_BYTES,
+    atomic_writer,
     exists,
     list_files,
     open_input,
@@ -22,7 +24,7 @@ from protclip.storage.files import (
     remove,
     write_bytes,
 )
-from protclip.storage.filesystems import absolute, explained, filesystem, is_local, join
+from protclip.storage.filesystems import absolute, filesystem, is_local, join
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +202,18 @@ class _Pieces:
             write_bytes(target, b"")
             return
         log.info("%s: joining %s pieces", target, f"{len(self._uris):,}")
+        from protclip.storage.objects import join_objects
+
         filesystem_, path = filesystem(target)
-        filesystem_.handler.fs.merge(path, [filesystem(uri)[1] for uri in self._uris])
+        try:
+            join_objects(filesystem_.handler.fs, path, [filesystem(uri)[1] for uri in self._uris])
+        except OSError as error:
+            if code_of(error) not in {"NotImplemented", "501"}:
+                raise
+            log.info("%s: this server cannot join them, so they are sent again", target)
+            with atomic_writer(target) as sink:
+                for uri in self._uris:
+                    sink.write(read_bytes(uri))
 
     def _store(self) -> None:
         """Writes the bytes in memory as the next object."""

@@ -136,7 +136,7 @@ def _begin(config: TrackingConfig, uri: str, run_name: str, run_id: str | None, 
         log.warning("%s has no run %s; a new run is begun", masked(uri), run_id)
         run_id = None
     if run_id is None:
-        experiment_id = _experiment(client, uri, config.experiment)
+        experiment_id = find_experiment(client, uri, config.experiment)
         run_id = parent_id and _unfinished_child(client, experiment_id, run_name, parent_id)
         if run_id is None:
             parent = {} if parent_id is None else {PARENT_TAG: parent_id}
@@ -170,7 +170,7 @@ def _is_there(client: MlflowClient, run_id: str) -> bool:
         raise
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def find_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """The experiment's identifier; a SQLite file keeps its artifacts in `mlartifacts` beside it."""
     if (found := client.get_experiment_by_name(name)) is not None:
         return found.experiment_id

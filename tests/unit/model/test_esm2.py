@@ -78,7 +78,7 @@ def test_esm2_has_fair_esms_gradients(sizes: Esm2Sizes) -> None:
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-5, rtol=1e-3, msg=name)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 5), st.data())
 def test_esm2_states_do_not_change_with_padding_or_neighbours(
     row_lengths: list[int], padding: int, data: st.DataObject

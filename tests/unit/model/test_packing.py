@@ -17,7 +17,7 @@ def mask_of(lengths: list[int], padding: int = 0) -> Tensor:
     return torch.arange(max(lengths) + padding)[None] < torch.tensor(lengths)[:, None]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(Lengths, st.integers(0, 3))
 def test_packing_finds_every_token_and_puts_it_back(lengths: list[int], padding: int) -> None:
     mask = mask_of(lengths, padding)
@@ -35,7 +35,7 @@ def test_packing_counts_what_it_is_not_told() -> None:
     assert Packing.of(mask_of([3, 1, 2])).lengths == [3, 1, 2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(Lengths)
 def test_attend_is_attention_within_each_row(lengths: list[int]) -> None:
     mask = mask_of(lengths)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from faulty_s3 import FaultyS3, cut, error, wait
+from faulty_s3 import FaultyS3, Hold, cut, error, wait
 from flaky_http import FlakyServer
 from protclip import storage
 from protclip.errors import DataError
@@ -186,18 +187,92 @@ def test_cached_reads_from_the_web(monkeypatch: pytest.MonkeyPatch) -> None:
             storage.cached_directory(server.url)
 
 
-def test_cached_makes_room_by_removing_what_is_long_unused(
-    remote: str, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def stay(remote: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Path]]:
+    """Fetches entries of 100 kB that are of some age in hours, and used by no process any more."""
+
+    def fetch(**ages_h: float) -> dict[str, Path]:
+        entries = {}
+        for name, age_h in ages_h.items():
+            storage.write_bytes(f"{remote}-{name}", name[0].encode() * 100_000)
+            entries[name] = storage.cached(f"{remote}-{name}").parents[1]
+            os.utime(entries[name], (time.time(), time.time() - 3600 * age_h))
+        for mark in cache._held.values():
+            mark.close()
+        monkeypatch.setattr(cache, "_held", {})
+        return entries
+
+    return fetch
+
+
+def left(entries: dict[str, Path]) -> set[str]:
+    return {name for name, entry in entries.items() if entry.exists()}
+
+
+def test_cached_makes_room_on_a_full_disk_by_removing_what_is_long_unused(
+    remote: str,
+    stay: Callable[..., dict[str, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now = time.time()
-    entries = {}
-    for name, age_s in (("old", 3 * cache.IN_USE_S), ("older", 4 * cache.IN_USE_S), ("used", 60)):
-        storage.write_bytes(f"{remote}-{name}", name.encode() * 100_000)
-        entries[name] = storage.cached(f"{remote}-{name}").parents[1]
-        os.utime(entries[name], (now, now - age_s))
-    disk = namedtuple("disk", "total used free")(10 * len(CONTENT), 0, 2 * len(CONTENT) - 400_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    entries = stay(old=3, older=4, new=0)
+    missing = 150_000
+    disk = namedtuple("disk", "total used free")
+
+    def usage(_: Path) -> disk:
+        freed = 100_000 * (3 - len(left(entries)))
+        return disk(10 * len(CONTENT), 0, 2 * len(CONTENT) - missing + freed)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     with caplog.at_level(logging.INFO):
         assert storage.cached(remote).read_bytes() == CONTENT
-    assert {name for name, entry in entries.items() if entry.exists()} == {"old", "used"}
-    assert caplog.text.count("unused for longest") == 1
+    assert left(entries) == {"new"}
+    assert caplog.text.count("unused for longest") == 2
+
+
+def test_cached_stays_below_its_limit_and_keeps_what_is_in_use(
+    remote: str, root: Path, stay: Callable[..., dict[str, Path]]
+) -> None:
+    entries = stay(used=5, old=3, older=4, new=0)
+    (root / "max_gb").write_text("0.00132\n")
+    storage.cached(f"{remote}-used")
+    os.utime(entries["used"], (0, 0))
+    storage.cached(remote)
+    assert left(entries) == {"used", "new"}
+    storage.cached(f"{remote}-new")
+    storage.write_bytes(f"{remote}-more", bytes(200_000))
+    with pytest.raises(
+        DataError, match=r"-more: there is no room for its 200,000 bytes .* use 1,248,\d+ of 1,320"
+    ):
+        storage.cached(f"{remote}-more")
+
+
+def test_cached_counts_what_others_are_fetching(remote: str, root: Path, faults: FaultyS3) -> None:
+    storage.write_bytes(f"{remote}-other", bytes(300_000))
+    storage.cached(f"{remote}-other")
+    (root / "max_gb").write_text("0.0018")
+    held = Hold()
+    faults.fail(r"GET .*weights\.pt\?", held, times=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(storage.cached, remote)
+        assert held.reached.wait(30)
+        storage.write_bytes(f"{remote}-late", bytes(500_000))
+        with pytest.raises(DataError, match="-late: there is no room"):
+            storage.cached(f"{remote}-late")
+        held.release()
+        assert first.result().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("0.001", r"1,048,576 bytes are more than .* may hold; raise .*max_gb"),
+        ("much", "max_gb: not a number"),
+    ],
+)
+def test_cached_says_what_its_limit_does_not_allow(remote: str, root: Path, limit: str, message: str) -> None:
+    root.mkdir(parents=True)
+    (root / "max_gb").write_text(limit)
+    with pytest.raises(DataError, match=message):
+        storage.cached(remote)
+    assert not list(root.glob("*.partial"))

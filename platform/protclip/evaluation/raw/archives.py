@@ -12,7 +12,7 @@ from shutil import copyfileobj
 from typing import IO
 
 from protclip.errors import BenchmarkError
-from protclip.storage.filesystems import explained
+from protclip.storage.failures import explained
 
 COPY_BLOCK_BYTES = 2**20
 SHOWN = 8
