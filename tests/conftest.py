@@ -71,16 +71,22 @@ def bucket(moto_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(moto_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray clusters that this process starts from now on fork their workers."""
+    with forking_workers(tmp_path_factory.mktemp("ray")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(moto_server: str, forks: None) -> Iterator[None]:
     """One local Ray cluster for the whole session; jobs that connect find it running."""
     import ray
 
-    with forking_workers(tmp_path_factory.mktemp("ray")):
-        ray.init(
-            address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
-        )
-        yield
-        ray.shutdown()
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
+    )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

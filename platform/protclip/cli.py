@@ -24,13 +24,11 @@ from protclip.config.base import Config
 from protclip.config.help import help_text
 from protclip.config.keys import keys_of
 from protclip.config.load import dump_yaml, load_config
-from protclip.config.places import check_places
+from protclip.config.places import IN_JOB, check_places
 from protclip.errors import ConfigError
 
 NOISY = ("ray", "mlflow", "alembic", "aiobotocore", "botocore", "httpx", "transformers")
 INTERRUPTED = 130
-IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Variable that Ray sets for a submitted job's own process."""
 VERSION = f"protclip {__version__}\n"
 SUBMIT = "submit"
 SUBMIT_SUMMARY = "Run a job on a Ray cluster, over HTTP, and follow it to its end."

@@ -17,8 +17,9 @@ from api_rules import RULES as API_RULES
 from kuberay_rules import RULES as KUBERAY_RULES
 from manifests import K8S, OVERLAYS, PLATFORM, REPO, kubectl, objects, schema_faults
 from policy_rules import OPERATORS_SECRETS, OWN_IMAGES, REGISTRY, known_secrets
-from protclip.cli import IN_JOB, main, run_job
+from protclip.cli import main, run_job
 from protclip.commands import COMMANDS
+from protclip.config.places import IN_JOB
 from shell_blocks import Block, blocks, commands
 
 PAGES = {name: (REPO / "docs" / f"{name}.md").read_text() for name in ("kubernetes", "operations")}

@@ -13,9 +13,11 @@ import yaml
 
 from manifests import K8S, OVERLAYS, REPO, Manifest, objects
 from policy_rules import GPU, OWN_IMAGES, all_containers
-from protclip.cli import IN_JOB, main, run_job
+from protclip.cli import main, run_job
 from protclip.commands import COMMANDS
+from protclip.config.doctor import PlannedConfig
 from protclip.config.load import load_config
+from protclip.config.places import IN_JOB
 from protclip.config.schema import PretrainConfig
 
 SCRIPTS = sorted(path.stem for path in (REPO / "jobs").glob("*.py"))
@@ -76,6 +78,15 @@ def test_doctor_looks_at_the_training_that_the_pretrain_job_starts(monkeypatch):
     training = arguments(found["pretrain"])
     assert file == training[training.index("--config") + 1]
     assert set(told) <= set(training)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_doctor_can_read_what_it_is_told_of_the_training(overlay, monkeypatch):
+    monkeypatch.chdir(REPO)
+    line = arguments(jobs(overlay)["doctor"])
+    (pretrain,) = (a.removeprefix("pretrain=") for a in line if a.startswith("pretrain="))
+    file, *overrides = pretrain.split(",")
+    assert load_config(PlannedConfig, Path(file), overrides).run.storage == "s3://protclip/runs"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

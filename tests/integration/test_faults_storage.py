@@ -198,9 +198,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", WRITES)
 def test_writing_survives_what_passes(faults: FaultyS3, bucket: str, name: str, fault: str) -> None:
     WRITES[name](storage.join(bucket, "expected"))
-    # An upload that was begun or completed twice is another matter.
-    method = "PUT" if fault == "lost answer" else "(PUT|POST)"
-    rule = faults.fail(f"^{method} bucket", WRITE_FAULTS[fault], times=2)
+    rule = faults.fail("^(PUT|POST) bucket", WRITE_FAULTS[fault], times=2)
     WRITES[name](storage.join(bucket, "x"))
     assert rule.done == 2
     assert storage.sha256(storage.join(bucket, "x")) == storage.sha256(storage.join(bucket, "expected"))
@@ -269,6 +267,46 @@ def test_upload_completed_at_the_second_attempt_is_whole(faults: FaultyS3, bucke
     _write_large(storage.join(bucket, "x"))
     assert rule.done == 1
     assert storage.read_bytes(storage.join(bucket, "x")) == bytes(12 * 2**20)
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_upload_is_whole_when_the_answer_to_its_completion_was_lost(
+    faults: FaultyS3, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = storage.join(bucket, "x")
+    _write_large(uri)
+    rule = faults.fail(r"^POST .*\?uploadId", faulty_s3.lose_answer, times=1)
+    # As MinIO does; others remember what they completed.
+    faults.fail(r"^POST .*\?uploadId", faulty_s3.error("404 Not Found", "NoSuchUpload"))
+    with storage.atomic_writer(uri) as sink:
+        sink.write(b"new" * 2**22)
+    assert rule.done == 1
+    assert storage.read_bytes(uri) == b"new" * 2**22
+    assert not caplog.text
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_upload_whose_abandonment_was_not_answered_is_gone(
+    faults: FaultyS3, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults.fail(r"^PUT .*partNumber=2", faulty_s3.INTERNAL_ERROR)
+    rule = faults.fail("^DELETE", faulty_s3.lose_answer, times=1)
+    with pytest.raises(DataError, match="writing failed"):
+        _write_large(storage.join(bucket, "x"))
+    assert rule.done == 1
+    assert not caplog.text
+    assert uploads(faults, bucket) == []
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("request_", [r"^PUT [^?]*/x\?", r"^POST .*\?uploads", r"^PUT .*partNumber=2"])
+def test_writing_never_takes_what_the_store_lost_for_a_wrong_path(
+    faults: FaultyS3, bucket: str, request_: str
+) -> None:
+    uri = storage.join(bucket, "x")
+    faults.fail(request_, faulty_s3.MISSING)
+    with pytest.raises(DataError, match=f"^{uri}: writing failed: .*NoSuchKey.*{faults.endpoint}"):
+        _write_large(uri)
 
 
 def test_create_is_true_for_the_writer_whose_answer_was_lost(faults: FaultyS3, bucket: str) -> None:

@@ -12,7 +12,6 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import tiny_runs
-from ray_forks import forking_workers
 from tiny_runs import assert_same_pairs, assert_same_weights, config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -40,9 +39,9 @@ for place, *values in json.loads(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def nodes(moto_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def nodes(moto_server: str, forks: None) -> Iterator[Cluster]:
     """A head without CPUs, and two nodes of one."""
-    with pytest.MonkeyPatch.context() as patch, forking_workers(tmp_path_factory.mktemp("nodes")):
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in FAST.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -63,7 +62,7 @@ def until(done: Callable[[], bool]) -> None:
 def test_training_goes_on_when_a_node_dies_and_gives_up_when_none_comes(
     nodes: Cluster, tiny_pairs: Path, tmp_path: Path
 ) -> None:
-    never = {"num_workers": 3, "start_timeout_s": 2}
+    never = {"num_workers": 3, "start_timeout_s": 1}
     scaling = {"lost": {}, "never": never, "never-enough": never | {"num_workers": 4, "min_workers": 3}}
     places = [tmp_path / name for name in scaling]
     runs = [
@@ -83,6 +82,7 @@ def test_training_goes_on_when_a_node_dies_and_gives_up_when_none_comes(
         stdout=subprocess.DEVNULL,
         stderr=said.open("wb"),
     ) as driver:
+        expected = tiny_runs.alone(tiny_pairs, tmp_path)
         # One rank waits, there is a checkpoint, and each node has a rank.
         until((lost / "seen/fault-4").exists)
         until((lost / "job/step-00000002/meta.json").exists)
@@ -93,8 +93,8 @@ def test_training_goes_on_when_a_node_dies_and_gives_up_when_none_comes(
     text = said.read_text()
     assert [int((place / "code").read_text()) for place in places] == [0, 7, 7], text
     assert (
-        "error: no room for the workers within scaling.start_timeout_s=2 s: wanted: 3 workers of 1 CPU; the "
+        "error: no room for the workers within scaling.start_timeout_s=1 s: wanted: 3 workers of 1 CPU; the "
         "cluster has 1 node 'cpu' of 0 CPUs; 2 nodes 'cpu' of 1 CPU, room for 2 now: free are 2 CPUs of 2"
     ) in text
-    assert_same_pairs(lost / "seen", tiny_runs.alone(tiny_pairs, tmp_path))
+    assert_same_pairs(lost / "seen", expected)
     assert_same_weights(lost / "job", tmp_path / "job", tolerance=1e-5)

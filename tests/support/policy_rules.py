@@ -282,6 +282,8 @@ def budgets_match_pods(things: Sequence[Manifest]) -> Iterator[str]:
 
 def gpus_have_the_image_for_them(things: Sequence[Manifest]) -> Iterator[str]:
     for place, _, template, container in all_containers(things):
+        if container in template["spec"].get("initContainers", []):
+            continue  # it has the image that is on such nodes, and no use for what they have
         has_gpu = GPU in container.get("resources", {}).get("limits", {})
         image = container.get("image", "")
         if image in OWN_IMAGES and has_gpu != image.endswith("-cuda"):

@@ -1,6 +1,7 @@
 """Ray workers forked from a process that has imported what takes each of them seconds.
 
 Ray runs this file in place of its `setup_worker.py`; that has the server fork, and lasts as long as the fork.
+One server serves all clusters of a session.
 """
 
 import array
@@ -45,6 +46,12 @@ def forking_workers(folder: Path) -> Iterator[None]:
             server.kill()
 
 
+def ray_program() -> list[str]:
+    """The command `ray` whose nodes, started inside `forking_workers`, fork their workers too."""
+    code = f"from ray._private import ray_constants as c; c.SETUP_WORKER_FILENAME = {__file__!r}"
+    return [sys.executable, "-c", f"{code}; from ray.scripts.scripts import main; main()"]
+
+
 def ask() -> None:
     """Has the server fork a worker with the arguments, environment and files of this process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
@@ -62,12 +69,13 @@ def serve(place: str) -> None:
     import select
     import signal
 
-    for name in PRELOAD:
-        importlib.import_module(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(f"{place}.new")
     listener.listen(64)
+    # Who asks from now on waits, and a head can start in the meantime.
     Path(f"{place}.new").rename(place)
+    for name in PRELOAD:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
@@ -104,12 +112,22 @@ def become_worker(connection: socket.socket) -> None:
 
     def run(context: Any, given: list[str], _: object) -> None:
         update_envs(context.env_vars)
+        if context.command_prefix:
+            enter_upload(*context.command_prefix)
         sys.argv, sys.path[0] = given, str(Path(given[0]).parent)
         runpy.run_path(given[0], run_name="__main__")
 
     RuntimeEnvContext.exec_worker = run
     sys.argv = [setup_worker.__file__, *arguments]
     runpy.run_path(setup_worker.__file__, run_name="__main__")
+
+
+def enter_upload(_cd: str, folder: str, _and: str) -> None:
+    """Works with the code that was submitted, as a new process would, and not with that of this checkout."""
+    os.chdir(folder)
+    sys.path[1:1] = [str(Path(place).absolute()) for place in os.environ["PYTHONPATH"].split(os.pathsep)]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "protclip"]:
+        del sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import psutil
 
+from ray_forks import ray_program
+
 START_S = 120
 STARTED = b"Ray runtime started"
 
 
 @contextmanager
 def ray_head(env: Mapping[str, str], cpus: int = 4) -> Iterator[str]:
-    """A head that lives as long as the block; gives the address of its dashboard.
+    """A head that lives as long as the block, inside `forking_workers`; gives its dashboard's address.
 
     Args:
         env: Variables beside those of this process; jobs inherit them.
@@ -45,7 +47,7 @@ def ray_head(env: Mapping[str, str], cpus: int = 4) -> Iterator[str]:
             "object-store-memory": 200 * 2**20,
             "temp-dir": folder,
         }
-        command = [f"{binaries}/ray", "start", "--head", "--block", "--disable-usage-stats"]
+        command = [*ray_program(), "start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--{name}={value}" for name, value in options.items()]
         with tempfile.TemporaryFile() as log:
             process = psutil.Popen(command, env={**clean, **env}, stdout=log, stderr=subprocess.STDOUT)

@@ -14,6 +14,7 @@ from protclip.cli import main, run_job
 from protclip.cluster.errors import user_error
 from protclip.commands import COMMANDS, Command
 from protclip.config.base import Config
+from protclip.config.places import IN_JOB
 from protclip.errors import (
     BenchmarkError,
     CheckpointError,
@@ -237,7 +238,7 @@ def test_submit_prints_the_id_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_job_says_that_an_upload_lacks_the_file(
     job: Job, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(cli.IN_JOB, "{}")
+    monkeypatch.setenv(IN_JOB, "{}")
     assert run_job("job", ["--config", "none.yaml"]) == 2
     assert "this job sees only what was uploaded: look at --working-dir" in capfd.readouterr().err
 
@@ -245,7 +246,7 @@ def test_run_job_says_that_an_upload_lacks_the_file(
 def test_run_job_refuses_places_that_go_with_an_upload(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(cli.IN_JOB, "{}")
+    monkeypatch.setenv(IN_JOB, "{}")
     monkeypatch.chdir(tmp_path)
     assert run_job("pretrain", ["data=s3://b/d", "run.name=n", "--dry-run"]) == 2
     assert capfd.readouterr().err.startswith(

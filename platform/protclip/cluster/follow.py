@@ -1,6 +1,7 @@
 """A submitted job's log, followed to its end through lost connections."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -53,12 +54,12 @@ class Follower:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the job printed last, if that is a JSON object, as every job prints one at its end."""
-        try:
-            found = json.loads(self._last.rstrip().rpartition("\n")[2])
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        """The JSON object that every job prints at its end; lines of its workers may come after it."""
+        for line in reversed(self._last.splitlines()):
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    return json.loads(line)
+        return None
 
     async def _follow(self) -> JobDetails:
         """Watches, and again whenever the connection is lost."""

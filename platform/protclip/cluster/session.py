@@ -73,7 +73,8 @@ def _join(address: str) -> None:
             "on this machine"
         ) from error
     try:
-        ray.init(address="auto", logging_level=logging.WARNING)
+        # Workers report to the driver through this package; what else they print is in Ray's log files.
+        ray.init(address="auto", logging_level=logging.WARNING, log_to_driver=False)
     except (AuthenticationError, OSError) as error:
         # To a wrong token Ray says no more than that it could not connect.
         reason = str(error).partition(". ")[0]

@@ -41,6 +41,8 @@ ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 ANSWER_S = 120.0
 """How long a request may take; Ray's own client waits for ever."""
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+"""In a URI; a user name alone is no secret."""
 
 Env = dict[str, Any]
 """A runtime environment, as Ray takes it."""
@@ -110,7 +112,7 @@ def submit(job: Job, target: Target) -> tuple[int, dict[str, Any]]:
         ProtclipError: The cluster went away for good.
     """
     first_id = target.job_id or submission_id(job)
-    secrets = [override for override in job.overrides if masked(override) != override]
+    secrets = [override for override in job.overrides if PASSWORD.search(override)]
     if secrets:
         raise ConfigError(
             f"{masked(secrets[0])}: all who see the cluster's dashboard could read the password there; give "

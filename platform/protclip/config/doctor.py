@@ -25,11 +25,17 @@ CheckName = Literal[
 ]
 
 
+class PlannedRun(RunConfig):
+    """A run that may have no name yet."""
+
+    name: str = Field(default="doctor", description="name of the run")
+
+
 class PlannedConfig(PretrainConfig):
     """A pre-training that is looked at before it has data or a name."""
 
     data: Uri | None = Field(default=None, description="URI of the pairs")  # pyright: ignore[reportIncompatibleVariableOverride]
-    run: RunConfig = RunConfig(name="doctor")
+    run: PlannedRun = PlannedRun()  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class DoctorConfig(Config):

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from protclip.config.keys import flatten, keys_of
 from protclip.errors import ConfigError
 
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Variable that Ray sets for a submitted job's own process."""
 WRITTEN = ("output", "storage")
 """Keys that say where results go."""
 

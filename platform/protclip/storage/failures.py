@@ -73,8 +73,12 @@ def explained(uri: str, doing: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        answer = answer_of(error)
         if code_of(error) == "NoSuchBucket":
             raise DataError(f"{uri}: {doing} failed: no such bucket{_at()}") from error
+        # As an answer to another request it means that the store lost something, not that the path is wrong.
+        if answer and RIGHTS.get(answer.operation_name) not in {READ, LIST}:
+            raise DataError(f"{uri}: {_meaning(uri, doing, error)}") from error
         raise DataError(f"{uri}: no such file or directory; check the path and its spelling") from error
     except OSError as error:
         raise DataError(f"{uri}: {_meaning(uri, doing, error)}") from error

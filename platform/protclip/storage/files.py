@@ -135,7 +135,9 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
                 file.seek(start)
                 data = file.read(stop - start)
         else:
-            data = filesystem_.handler.fs.cat_file(path, start=start, end=stop)
+            from protclip.storage.objects import read_object
+
+            data = read_object(filesystem_.handler.fs, path, Range=f"bytes={start}-{stop - 1}")
     if len(data) != stop - start:
         raise DataError(
             f"{uri}: {len(data):,} bytes came where {stop - start:,} were asked for; if the file is cut, "

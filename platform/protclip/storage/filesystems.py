@@ -29,7 +29,7 @@ def _s3(bucket: str) -> "S3FileSystem":
 
 @functools.cache
 def _s3_client(
-    endpoint: str | None, *, connect_timeout: float, read_timeout: float, max_attempts: int, retries: int = 2
+    endpoint: str | None, *, connect_timeout: float, read_timeout: float, max_attempts: int, retries: int = 4
 ) -> "S3FileSystem":
     """One client per process and endpoint; a random read asks for what is wanted and no more."""
     import s3fs
@@ -42,7 +42,7 @@ def _s3_client(
         session=_session(),
         config_kwargs=client_options(connect_timeout, read_timeout, max_attempts),
     )
-    # s3fs repeats each request that botocore gave up, and a read as a whole once more: 20 attempts in all.
+    # s3fs repeats a request that botocore gave up, 20 attempts in all, and alone one whose answer broke off.
     client.retries = retries
     return client
 

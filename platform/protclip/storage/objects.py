@@ -4,13 +4,15 @@ import asyncio
 import functools
 import logging
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 
+from fsspec.asyn import sync
 from s3fs import S3FileSystem
-from s3fs.core import S3File
+from s3fs.core import S3_RETRYABLE_ERRORS, S3File
 
 from protclip.errors import DataError
 from protclip.storage.failures import code_of, explained
@@ -22,6 +24,10 @@ PART_BYTES = 8 * 2**20
 """An object has at most 10,000 parts: 84 GB."""
 PARTS_AT_ONCE = 8
 REQUESTS_AT_ONCE = 16
+MARK = "protclip-upload"
+"""Metadata of an object made of parts: the name of its upload."""
+BROKEN_S = 0.2
+"""Wait after an answer that broke off."""
 SETTLE_S = 3.0
 """How long a writer waits for others where the server honours no condition."""
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "409", "412"}
@@ -30,7 +36,7 @@ UNKNOWN = {"NotImplemented", "InvalidArgument", "InvalidRequest", "501"}
 
 
 class ObjectFile(S3File):
-    """An object opened for reading; s3fs repeats requests that fail, also in the middle of an answer.
+    """An object opened for reading; see `read_object`.
 
     Args:
         fs: The client.
@@ -50,13 +56,46 @@ class ObjectFile(S3File):
             raise FileNotFoundError(path)
 
     def _fetch_range(self, start: int, end: int) -> bytes:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One piece; an answer of another size than asked for, which s3fs lets pass, is a failure too."""
+        """One piece; an answer of another size than asked for is a failure too."""
         wanted = min(end, self.size) - start
+        if wanted <= 0:
+            return b""
         with explained(f"s3://{self.path}", "reading"):
-            data: bytes = super()._fetch_range(start, end) or b""
+            data = read_object(
+                self.fs, self.path, Range=f"bytes={start}-{start + wanted - 1}", **self.read_kw
+            )
             if len(data) != wanted:
                 raise OSError(f"{len(data):,} bytes came where {wanted:,} were asked for")
         return data
+
+
+def read_object(fs: S3FileSystem, path: str, **options: str | None) -> bytes:
+    """What the store answers to a request for an object; one that breaks off is asked for again.
+
+    Only that: s3fs has repeated already what got no answer, and its own reading would do so again.
+
+    Args:
+        fs: The client.
+        path: Bucket and key.
+        options: Further parameters of `GetObject`, as `Range`.
+    """
+    bucket, _, key = path.partition("/")
+
+    async def read() -> bytes:
+        left = fs.retries
+        while True:
+            answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **options)
+            try:
+                async with answer["Body"] as body:
+                    return await body.read()
+            except S3_RETRYABLE_ERRORS as error:
+                left -= 1
+                if not left:
+                    raise
+                log.debug("s3://%s: %s", path, error)
+                await asyncio.sleep(BROKEN_S)
+
+    return cast("bytes", sync(fs.loop, read))
 
 
 def create_object(fs: S3FileSystem, path: str, data: bytes) -> bool:
@@ -93,7 +132,7 @@ def create_object(fs: S3FileSystem, path: str, data: bytes) -> bool:
 def _content(fs: S3FileSystem, path: str) -> bytes | None:
     """The content of a small object; None when it is not there any more."""
     try:
-        return cast("bytes", fs.cat_file(path))
+        return read_object(fs, path)
     except FileNotFoundError:
         return None
 
@@ -140,6 +179,7 @@ class Upload:
         bucket, _, key = path.partition("/")
         self._target = {"Bucket": bucket, "Key": key}
         self._part = bytearray()
+        self._mark = uuid.uuid4().hex
         self._id = ""
         self._sent: list[Future[dict[str, str]]] = []
         self.closed = False
@@ -165,7 +205,7 @@ class Upload:
         parts = [
             {"PartNumber": number, "ETag": part.result()["ETag"]} for number, part in enumerate(self._sent, 1)
         ]
-        _complete(self._fs, self._target, self._id, parts)
+        _complete(self._fs, self._target, self._id, self._mark, parts)
 
     def abandon(self) -> None:
         """Takes back what was sent."""
@@ -176,7 +216,7 @@ class Upload:
 
     def _send(self) -> None:
         """Sends the part in memory, as soon as one of those under way is there."""
-        self._id = self._id or _begin(self._fs, self._target)
+        self._id = self._id or _begin(self._fs, self._target, self._mark)
         if len(self._sent) >= PARTS_AT_ONCE:
             self._sent[-PARTS_AT_ONCE].result()
         self._sent.append(
@@ -215,8 +255,8 @@ def join_objects(fs: S3FileSystem, path: str, sources: Sequence[str]) -> None:
         OSError: It failed; Google's server, for one, answers that it cannot do this.
     """
     bucket, _, key = path.partition("/")
-    target = {"Bucket": bucket, "Key": key}
-    upload_id = _begin(fs, target)
+    target, mark = {"Bucket": bucket, "Key": key}, uuid.uuid4().hex
+    upload_id = _begin(fs, target, mark)
 
     def copy(number: int, source: str) -> dict[str, object]:
         answer = _call(
@@ -227,7 +267,7 @@ def join_objects(fs: S3FileSystem, path: str, sources: Sequence[str]) -> None:
     try:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE, "join") as pool:
             parts = list(pool.map(copy, range(1, len(sources) + 1), sources))
-        _complete(fs, target, upload_id, parts)
+        _complete(fs, target, upload_id, mark, parts)
     except BaseException:
         _abandon(fs, target, upload_id)
         raise
@@ -238,13 +278,17 @@ def _call(fs: S3FileSystem, request: str, **arguments: object) -> dict[str, Any]
     return cast("dict[str, Any]", fs.call_s3(request, **arguments))
 
 
-def _begin(fs: S3FileSystem, target: Mapping[str, str]) -> str:
+def _begin(fs: S3FileSystem, target: Mapping[str, str], mark: str) -> str:
     """The identifier of a new upload in parts."""
-    return str(_call(fs, "create_multipart_upload", **target)["UploadId"])
+    return str(_call(fs, "create_multipart_upload", Metadata={MARK: mark}, **target)["UploadId"])
 
 
 def _complete(
-    fs: S3FileSystem, target: Mapping[str, str], upload_id: str, parts: Sequence[Mapping[str, object]]
+    fs: S3FileSystem,
+    target: Mapping[str, str],
+    upload_id: str,
+    mark: str,
+    parts: Sequence[Mapping[str, object]],
 ) -> None:
     """Makes an object of parts that are all there."""
     try:
@@ -255,15 +299,25 @@ def _complete(
             MultipartUpload={"Parts": list(parts)},
             **target,
         )
-    except FileNotFoundError as error:
-        raise OSError(f"the store lost the upload: {error}") from error
+    except FileNotFoundError:
+        # So says a store of an upload that is complete, when the answer was lost and the request repeated.
+        if _mark_of(fs, target) != mark:
+            raise
+
+
+def _mark_of(fs: S3FileSystem, target: Mapping[str, str]) -> str | None:
+    """The name of the upload that made an object; None where there is none."""
+    with suppress(FileNotFoundError):
+        return cast("str | None", _call(fs, "head_object", **target)["Metadata"].get(MARK))
+    return None
 
 
 def _abandon(fs: S3FileSystem, target: Mapping[str, str], upload_id: str) -> None:
     """Takes back what was sent of an upload in parts, as far as the store lets us."""
     uri = f"s3://{target['Bucket']}/{target['Key']}"
     try:
-        with explained(uri, "abandoning an upload"):
+        # An upload that is gone has no parts: the store lost it, or a request whose answer was lost did this.
+        with explained(uri, "abandoning an upload"), suppress(FileNotFoundError):
             _call(fs, "abort_multipart_upload", UploadId=upload_id, **target)
     except DataError as error:
         log.warning("parts of it stay in the store: %s", error)

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 OUTPUTS = Path("outputs")
 SQLITE = "sqlite:///"
+DEFAULT = f"{SQLITE}{OUTPUTS / 'mlflow.db'}"
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 LOCKED_S = 60.0
 """How long other processes that write to the same SQLite file are waited for at least."""
@@ -35,7 +36,7 @@ _STRANGER = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 
 def tracking_uri(given: str | None) -> str:
     """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`."""
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{OUTPUTS / 'mlflow.db'}"
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
     return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
 
 

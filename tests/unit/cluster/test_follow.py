@@ -12,7 +12,7 @@ from protclip.cluster import follow
 from protclip.cluster.follow import Follower
 from protclip.errors import ProtclipError
 
-LOG = "one\ntwo\nthree\n{}\n".format('{"made": "x"}')
+LOG = 'one\n{two}\n{"made": "x"}\n(worker pid=7) four\n'
 
 
 class Cluster:

@@ -79,6 +79,9 @@ def test_submit_sends_no_password() -> None:
     with pytest.raises(ConfigError, match=r"^tracking\.uri=http://\*\*\*@mlflow:5000: all who see") as caught:
         submit(asked, Target("http://127.0.0.1:1"))
     assert "pass@" not in str(caught.value)
+    named = job("pretrain", *LASTING, "tracking.uri=http://me@mlflow:5000")
+    with pytest.raises(ConfigError, match="no Ray dashboard answers"):
+        submit(named, Target("http://127.0.0.1:1", REPO, REPO / "k8s/runtime_env.yaml"))
 
 
 def test_runtime_env_uploads_what_jobs_read_and_nothing_else(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from faulty_s3 import FaultyS3, error, google, ignore_condition
+from faulty_s3 import FaultyS3, cut, error, google, ignore_condition
 from protclip import storage
 from protclip.errors import DataError
 from protclip.storage import filesystems, objects, resumable
@@ -91,6 +92,18 @@ def test_create_says_nothing_where_the_condition_is_honoured(
     conflict = faults.fail("^PUT", error("409 Conflict", "ConditionalRequestConflict"))
     assert not storage.create(storage.join(bucket, "other"), b"mine")
     assert conflict.done == 1
+
+
+@pytest.mark.usefixtures("new_clients")
+@pytest.mark.parametrize("read", [storage.read_bytes, lambda uri: storage.read_range(uri, 0, 5)])
+def test_an_answer_that_breaks_off_is_asked_for_again_three_times(
+    read: Callable[[str], object], faults: FaultyS3, bucket: str
+) -> None:
+    uri = storage.join(bucket, "d", "x")
+    storage.write_bytes(uri, b"12345")
+    rule = faults.fail("^GET", cut, times=3)
+    assert read(uri) == b"12345"
+    assert rule.done == 3
 
 
 @pytest.mark.usefixtures("new_clients")

@@ -13,6 +13,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from protclip.config.base import TrackingConfig
 from protclip.config.keys import flatten
+from protclip.config.places import IN_JOB
 from protclip.config.schema import PretrainConfig, RunConfig
 from protclip.errors import TrackingError
 from protclip.tracking import mlflow as tracking
@@ -221,6 +222,17 @@ def test_tracker_survives_a_full_disk(
     tracker.close()
     assert caplog.text.count("tracking records are lost") == 1
     assert server.entries == [("FINISHED",)]
+
+
+def test_open_run_refuses_a_file_that_goes_with_a_submitted_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv(IN_JOB, "{}")
+    with pytest.raises(TrackingError, match="no tracking server is named"):
+        open_run(TrackingConfig(), "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_open_run_is_null_when_disabled() -> None:

@@ -314,6 +314,7 @@ def test_loss_that_jumps_is_a_metric_a_warning_and_a_file(tiny_pairs, tmp_path, 
 )
 def test_peak_is_looked_up_by_the_name_of_the_gpu(tiny_pairs, tmp_path, monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     cuda = torch.device("cuda", 0)
     assert peak_tflops(settings(tiny_pairs, tmp_path), cuda) == peak
     assert peak_tflops(settings(tiny_pairs, tmp_path, precision="fp32"), cuda) is None
