@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint k8s-schemas clean
+.PHONY: quickstart test test-servers lint k8s-schemas clean
 
 quickstart: $(READY)  ## the whole pipeline at small scale, on this machine
 	$(BIN)/protclip quickstart
 
 test: lint $(BIN)/kubectl  ## lint, types, import layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-servers: $(READY) $(BIN)/kubectl  ## MLflow, PostgreSQL, back-up and restore of k8s/ as processes; wants PostgreSQL
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m servers
 
 lint: $(READY)  ## style, types, import layers
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from ray_forks import forking_workers
 REPO = Path(__file__).resolve().parents[1]
 
 # A busy machine is no reason for a test to fail.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, max_examples=50)
 settings.load_profile("patient")
 
 

@@ -27,7 +27,7 @@ from protclip.errors import TrackingError
 from protclip.tracking.mlflow import open_run
 from protclip.tracking.models import register
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
 JOBS = {"MLFLOW_TRACKING_USERNAME": "jobs", "MLFLOW_TRACKING_PASSWORD": "jobs-of-the-test"}
 SECRETS = {

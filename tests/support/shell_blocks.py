@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RECORD = """#!/bin/bash
-printf '%s\\x1f' "${0##*/}" "$@" >> "$RECORDED"
-printf '\\x1e' >> "$RECORDED"
+# What is piped to it is read to its end: otherwise the writer dies of it, if it happens to be slower.
+[[ ! -p /dev/stdin ]] || while read -r; do :; done
+entry=$(printf '%s\\x1f' "${0##*/}" "$@")
+printf '%s\\x1e' "$entry" >> "$RECORDED"
 echo x
 """
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -65,8 +67,9 @@ def commands(script: str, folder: Path) -> list[list[str]]:
         text=True,
         cwd=place,
         env={"PATH": str(programs), "RECORDED": str(record), "HOME": str(place)},
+        stdin=subprocess.DEVNULL,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (done.returncode, done.stderr)
     return [entry.split("\x1f")[:-1] for entry in record.read_text().split("\x1e")[:-1]]

@@ -77,7 +77,7 @@ class NoRetry(ray.train.UserCallback):
                 raise error
 
 
-class Patience(ControllerCallback, WorkerGroupCallback):
+class StartLimit(ControllerCallback, WorkerGroupCallback):
     """Ends a run whose workers find no room for too long, or that is asked to stop while it has none.
 
     Args:
@@ -102,9 +102,9 @@ class Patience(ControllerCallback, WorkerGroupCallback):
         """There are none any more."""
         self._since = time.monotonic()
 
-    def after_controller_state_update(self, previous_state: object, current_state: object) -> None:
-        """Raises what ends the run; called again and again."""
-        if self._since is None:
+    def after_controller_state_update(self, previous_state: object, current_state: Any) -> None:
+        """Raises what ends the run, unless it has ended; called again and again."""
+        if self._since is None or current_state.is_terminal():
             return
         if ray.get(self._board.stopped.remote()):
             raise StoppedError(

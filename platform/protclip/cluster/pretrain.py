@@ -20,7 +20,7 @@ from protclip import checkpoint, storage
 from protclip.cluster.board import Heed, Supervisor, supervising
 from protclip.cluster.claim import claimed
 from protclip.cluster.errors import user_error
-from protclip.cluster.group import GroupConfig, NoRetry, Patience, died, in_thread, signals_to
+from protclip.cluster.group import GroupConfig, NoRetry, StartLimit, died, in_thread, signals_to
 from protclip.cluster.room import Need, check_room
 from protclip.cluster.session import connect, has_gpu
 from protclip.cluster.worker import run_rank
@@ -283,7 +283,7 @@ def _fit(config: PretrainConfig, tracker: Tracker, job: str, part: Part) -> int:
                 failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
                 callbacks=[
                     NoRetry(),
-                    Patience(need, scaling.start_timeout_s, supervisor.board),  # pyright: ignore[reportArgumentType]
+                    StartLimit(need, scaling.start_timeout_s, supervisor.board),  # pyright: ignore[reportArgumentType]
                 ],
             ),
             # Twice the time-out, so that the rank which is behind is named before the others give up.
