@@ -16,6 +16,7 @@ from ray._private import worker
 from protclip import storage
 from protclip.cluster.doctor_plan import Code, Finding, Place, Plan, Verdict, size, some
 from protclip.errors import DataError
+from protclip.storage.probe import parted
 
 SAME_EVERYWHERE = ("ray", "torch", "pyarrow", "cloudpickle", "numpy")
 """Packages whose objects go from process to process."""
@@ -330,7 +331,7 @@ def _weights(source: str) -> Finding:
         try:
             files = storage.list_files(source)
         except DataError as error:
-            what, _, remedy = str(error).rpartition("; ")
+            what, remedy = parted(str(error))
             return Finding("fail", what, f"{remedy}; weights must be where every node sees them (s3://…)")
         place = "here" if storage.is_local(source) else "can be fetched"
         return Finding("ok", f"{source}: {place}, {size(sum(f.num_bytes for f in files))}")

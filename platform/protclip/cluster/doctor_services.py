@@ -73,7 +73,10 @@ def check_mlflow(plan: Plan, place: Place) -> list[Finding]:
         return [Finding("skipped", "tracking.enabled=false")]
     from protclip.tracking.probe import Session
 
-    session = Session(plan.tracking)
+    try:
+        session = Session(plan.tracking)
+    except ProtclipError as error:
+        return [failure(error)]
     if session.file and not place.is_driver:
         return [Finding("skipped", f"{session.uri} is a file of the driver's machine")]
     if session.reach() and place.is_driver:

@@ -40,7 +40,7 @@ ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that name the cluster, in the order in which Ray heeds them."""
 ANSWER_S = 120.0
 """How long a request may take; Ray's own client waits for ever."""
-SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN(?!IZER)|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 """In a URI; a user name alone is no secret."""
 

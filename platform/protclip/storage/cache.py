@@ -191,20 +191,25 @@ def _fetch(
     stored = {name: list_files(source)[0] for name, source in sources.items()}
     num_bytes = sum(file.num_bytes for file in stored.values())
     partial = entry.with_suffix(".partial")
+    # Whoever makes room looks at all entries, so that none comes or goes without this lock.
+    room = FileLock(entry.parent / "room.lock")
     with explained(str(entry.parent), "writing"):
-        shutil.rmtree(entry, ignore_errors=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        with FileLock(entry.parent / "room.lock"):
+        with room:
+            shutil.rmtree(entry, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             _make_room(uri, entry.parent, num_bytes)
             partial.mkdir()
             (partial / RESERVED).write_text(str(num_bytes))
         try:
             digests = _fill(uri, partial, num_bytes, stored, versions, known)
             (partial / NOTE).write_text(json.dumps(digests))
-            (partial / RESERVED).unlink()
-            partial.rename(entry)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with room:
+                (partial / RESERVED).unlink()
+                partial.rename(entry)
+        except BaseException:
+            with room:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
     log.info("%s: %s bytes fetched to %s", uri, f"{num_bytes:,}", entry)
 
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import os
 import re
 import tempfile
 import threading
@@ -19,14 +18,12 @@ from mlflow.exceptions import MlflowException
 from protclip import __version__
 from protclip.config.base import TrackingConfig
 from protclip.config.keys import show
-from protclip.config.places import IN_JOB
 from protclip.errors import TrackingError
 from protclip.provenance import git_sha
 from protclip.tracking.base import NullTracker, Param, Row, Status, Tracker
 from protclip.tracking.ending import ERROR_TAG
 from protclip.tracking.params import masked
 from protclip.tracking.server import (
-    DEFAULT,
     FAILURES,
     OUTPUTS,
     RETRY_FIRST_S,
@@ -85,12 +82,6 @@ def open_run(
     if not config.enabled:
         return NullTracker()
     uri = tracking_uri(config.uri)
-    if IN_JOB in os.environ and uri == tracking_uri(DEFAULT):
-        raise TrackingError(
-            "no tracking server is named: the default, a SQLite file in outputs/, would go with this job's "
-            "upload; set MLFLOW_TRACKING_URI where the cluster's nodes start, give tracking.uri=…, or go "
-            "without by tracking.enabled=false"
-        )
     quiet()
     try:
         found = patiently(lambda: _begin(config, uri, run_name, run_id, parent_id), uri, config.wait_s)

@@ -14,6 +14,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from protclip.config.places import IN_JOB
+from protclip.errors import TrackingError
 from protclip.tracking.params import masked
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,6 @@ T = TypeVar("T")
 
 OUTPUTS = Path("outputs")
 SQLITE = "sqlite:///"
-DEFAULT = f"{SQLITE}{OUTPUTS / 'mlflow.db'}"
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 LOCKED_S = 60.0
 """How long other processes that write to the same SQLite file are waited for at least."""
@@ -35,8 +36,19 @@ _STRANGER = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 
 
 def tracking_uri(given: str | None) -> str:
-    """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`."""
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+    """The URI that is meant: the one given, MLFLOW_TRACKING_URI, or a SQLite file in `outputs/`.
+
+    Raises:
+        TrackingError: It is that file, in a submitted job.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and IN_JOB in os.environ:
+        raise TrackingError(
+            "no tracking server is named: the default, a SQLite file in outputs/, would go with this job's "
+            "upload; set MLFLOW_TRACKING_URI where the cluster's nodes start, give tracking.uri=…, or go "
+            "without by tracking.enabled=false"
+        )
+    uri = uri or f"{SQLITE}{OUTPUTS / 'mlflow.db'}"
     return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
 
 

@@ -19,6 +19,7 @@ from protclip.cluster.doctor_node import Gpu, Torch, judge_gpus
 from protclip.cluster.doctor_plan import Code, Finding, Place, Plan, read_pins, size
 from protclip.config.base import TrackingConfig
 from protclip.config.doctor import CheckName
+from protclip.config.places import IN_JOB
 from protclip.errors import PreflightError
 from protclip.storage.probe import Step, Trial, sweep, try_read, try_write
 
@@ -190,6 +191,14 @@ def test_mlflow_failures_have_remedies(step: Step, remedy: str) -> None:
     finding = only(services.judge_mlflow("u", [step], "", "3.1.0"))
     assert finding.verdict == "fail"
     assert remedy in finding.remedy
+
+
+def test_mlflow_that_would_go_with_a_submitted_job_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv(IN_JOB, "{}")
+    finding = only(services.check_mlflow(PLAN, Place.driver()))
+    assert (finding.verdict, finding.found[:28]) == ("fail", "no tracking server is named:")
+    assert finding.remedy.startswith("set MLFLOW_TRACKING_URI")
 
 
 def test_mlflow_versions_are_compared() -> None:

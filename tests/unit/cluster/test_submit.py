@@ -198,9 +198,9 @@ def test_read_runtime_env_says_what_is_wrong(tmp_path: Path, text: str | None, m
 
 def test_read_runtime_env_names_the_code(tmp_path: Path) -> None:
     file = tmp_path / "env.yaml"
-    file.write_text(yaml.dump({"env_vars": {"A": "b"}, "working_dir": "elsewhere"}))
+    file.write_text(yaml.dump({"env_vars": {"TOKENIZERS_PARALLELISM": "b"}, "working_dir": "elsewhere"}))
     assert read_runtime_env(file).keys() == {"env_vars"}
-    assert read_runtime_env(file)["env_vars"].keys() == {"A", "PROTCLIP_GIT_SHA"}
+    assert read_runtime_env(file)["env_vars"].keys() == {"TOKENIZERS_PARALLELISM", "PROTCLIP_GIT_SHA"}
 
 
 @pytest.fixture
